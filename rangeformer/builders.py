@@ -1,0 +1,287 @@
+"""From a matrix to a preconditioner: the learned one and its classical rivals, by name or by options."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from rangeformer.budget import choose_budget
+from rangeformer.checkpoint import load
+from rangeformer.local import diagonal_factor, local_factor
+from rangeformer.model import RangeFormer
+from rangeformer.neighbors import nearest_earlier, strongest
+from rangeformer.noise import estimate_noise
+from rangeformer.operators import MatrixOperator, as_operator
+from rangeformer.pivoted import PivotedFactor, pivoted_cholesky
+from rangeformer.preconditioner import Preconditioner, Structure, scaled_identity
+from rangeformer.shapes import Int, Tensor
+from rangeformer.validation import check_count, check_square, check_symmetric
+
+CLASSICAL_RANK = 100
+_CANDIDATES_PER_NEIGHBOR = 4
+
+
+@dataclass(frozen=True)
+class RangeFormerPreconditioner:
+    """Global + local: pivoted columns for the range, token neighbours for what they leave.
+
+    Attributes:
+        num_columns: c, columns of A read for the global part; None chooses per matrix.
+        num_neighbors: k, earlier rows each row leans on; None chooses per matrix.
+        model: A `RangeFormer`, or None for the shipped weights.
+    """
+
+    num_columns: int | None = None
+    num_neighbors: int | None = None
+    model: RangeFormer | None = None
+
+
+@dataclass(frozen=True)
+class ColumnPreconditioner:
+    """F F^T + noise from pivoted columns (Chen et al. 2025 random, GPyTorch's default greedy).
+
+    Attributes:
+        rule: "random" or "greedy".
+        rank: Columns read.
+    """
+
+    rule: str = "random"
+    rank: int = CLASSICAL_RANK
+
+
+@dataclass(frozen=True)
+class NystromPreconditioner:
+    """Randomised Nystrom with a Gaussian sketch (Frangella, Tropp & Udell 2023, Algorithms 2.1 and 5.1).
+
+    Attributes:
+        rank: Sketch size: that many matvecs in one pass.
+    """
+
+    rank: int = CLASSICAL_RANK
+
+
+Options = RangeFormerPreconditioner | ColumnPreconditioner | NystromPreconditioner
+
+_NAMES: dict[str, Options] = {
+    "rangeformer": RangeFormerPreconditioner(),
+    "rangeformer-untrained": RangeFormerPreconditioner(),
+    "rpcholesky": ColumnPreconditioner("random"),
+    "pivoted-cholesky": ColumnPreconditioner("greedy"),
+    "nystrom": NystromPreconditioner(),
+}
+
+
+def build_preconditioner(
+    A: Any,
+    preconditioner: str | Options | Preconditioner | None = "rangeformer",
+    *,
+    num_columns: int | None = None,
+    num_neighbors: int | None = None,
+    model: RangeFormer | None = None,
+    num_rhs: int = 1,
+    structure: Structure | None = None,
+    generator: torch.Generator | None = None,
+) -> Preconditioner:
+    """Build P ~ A once, to be used in many solves.
+
+    Args:
+        A: Symmetric PSD matrix, anything `as_operator` accepts.
+        preconditioner: "rangeformer", "rangeformer-untrained", "rpcholesky", "pivoted-cholesky", "nystrom", None, an options
+            object, or a finished `Preconditioner` (returned as it is if its shape fits).
+        num_columns: Columns read, or the rank of the classical ones; None chooses.
+        num_neighbors: Neighbours of each row ("rangeformer" only); None chooses.
+        model: RangeFormer that proposes the neighbours; None for the shipped weights.
+        num_rhs: How many columns P will help to solve at a time; more of them justify a larger budget.
+        structure: `P.structure` of a matrix nearby (the same kernel at earlier hyperparameters): its pivots and
+            neighbours are reused and nothing is searched.
+        generator: Source of randomness.
+
+    Returns:
+        P in A's dtype and on its device.
+
+    Raises:
+        ValueError: Unknown name, impossible counts, or a P of another shape.
+        TypeError: Neither a name, options, nor a preconditioner.
+
+    Example:
+        >>> import torch, rangeformer as rf
+        >>> x = torch.linspace(0, 1, 300, dtype=torch.float64)[:, None]
+        >>> A = torch.exp(-torch.cdist(x, x) / 0.1) + 0.01 * torch.eye(300, dtype=torch.float64)
+        >>> P = rf.build_preconditioner(A, num_columns=16, num_neighbors=4)
+        >>> bool((P.logdet - torch.logdet(A)).abs() < 1)
+        True
+    """
+    check_count("num_columns", num_columns, least=0)
+    check_count("num_neighbors", num_neighbors, least=0)
+    check_count("num_rhs", num_rhs, least=1)
+    operator = as_operator(A)
+    check_square(operator)
+    if isinstance(preconditioner, Preconditioner):
+        if preconditioner.shape != operator.shape:
+            raise ValueError(
+                f"`preconditioner` must have A's shape {tuple(operator.shape)}. Got one built for "
+                f"{tuple(preconditioner.shape)}."
+            )
+        return preconditioner
+    with torch.no_grad():
+        if preconditioner is None:
+            return scaled_identity(_row_of_ones(operator))
+        name, options = _resolve(preconditioner)
+        if isinstance(options, NystromPreconditioner):
+            return _nystrom(operator, num_columns or options.rank, generator)
+        if not operator.has_entries:
+            # Without entries there are no columns and no neighbours to read: the sketch is the global part.
+            rank = num_columns or CLASSICAL_RANK
+            return _nystrom(operator, rank, generator, name=f"{name} (products only: nystrom)")
+        if isinstance(options, ColumnPreconditioner):
+            return _columns(operator, options.rule, num_columns or options.rank, name, generator)
+        options = replace(
+            options,
+            num_columns=options.num_columns if num_columns is None else num_columns,
+            num_neighbors=options.num_neighbors if num_neighbors is None else num_neighbors,
+            model=options.model if model is None else model,
+        )
+        if name == "rangeformer-untrained":
+            options = replace(options, model=RangeFormer.untrained())
+        return _global_and_local(operator, options, name, num_rhs, structure, generator)
+
+
+def check_preconditioner(preconditioner: object) -> None:
+    """Raise for anything `build_preconditioner` would not know, before work is done."""
+    if preconditioner is not None and not isinstance(preconditioner, Preconditioner):
+        _resolve(preconditioner)
+
+
+def _resolve(preconditioner: object) -> tuple[str, Options]:
+    if isinstance(preconditioner, Options):
+        names = {
+            RangeFormerPreconditioner: "rangeformer",
+            NystromPreconditioner: "nystrom",
+            ColumnPreconditioner: "rpcholesky",
+        }
+        name = names[type(preconditioner)]
+        greedy = isinstance(preconditioner, ColumnPreconditioner) and preconditioner.rule == "greedy"
+        return ("pivoted-cholesky" if greedy else name), preconditioner
+    if not isinstance(preconditioner, str):
+        raise TypeError(
+            "`preconditioner` must be a name, an options object, a Preconditioner or None. Got "
+            f"{type(preconditioner).__name__}."
+        )
+    if preconditioner not in _NAMES:
+        known = ", ".join(repr(name) for name in _NAMES)
+        raise ValueError(f"`preconditioner` must be one of {known} or None. Got {preconditioner!r}.")
+    return preconditioner, _NAMES[preconditioner]
+
+
+def _row_of_ones(operator: MatrixOperator) -> Tensor:
+    return torch.ones(operator.shape[:-1], dtype=operator.dtype, device=operator.device)
+
+
+def _global_and_local(
+    operator: MatrixOperator,
+    options: RangeFormerPreconditioner,
+    name: str,
+    num_rhs: int,
+    structure: Structure | None,
+    generator: torch.Generator | None,
+) -> Preconditioner:
+    noise = estimate_noise(operator, generator=generator)
+    budget = choose_budget(
+        operator, num_rhs, num_columns=options.num_columns, num_neighbors=options.num_neighbors
+    )
+    pivoted = pivoted_cholesky(
+        operator,
+        budget.num_columns,
+        noise=noise,
+        pivots=None if structure is None else structure.pivots,
+        generator=generator,
+    )
+    residual = pivoted.residual_diagonal + noise
+    if structure is None:
+        neighbors = _propose_neighbors(operator, pivoted, residual, budget.num_neighbors, options, generator)
+        structure = Structure(pivoted.pivots, neighbors)
+    local = local_factor(operator, pivoted.factor, structure.neighbors, residual)
+    n = torch.full(operator.batch_shape, float(operator.num_rows), dtype=torch.float64)
+    return Preconditioner(
+        pivoted.factor,
+        local,
+        name=name,
+        normalised_trace=n.to(operator.device),
+        structure=structure,
+    )
+
+
+def _propose_neighbors(
+    operator: MatrixOperator,
+    pivoted: PivotedFactor,
+    residual: Tensor,
+    num_neighbors: int,
+    options: RangeFormerPreconditioner,
+    generator: torch.Generator | None,
+) -> Int[Tensor, "*batch n k"]:
+    n = operator.num_rows
+    num_neighbors = min(num_neighbors, n - 1)
+    if num_neighbors == 0 or pivoted.factor.shape[-1] == 0:
+        return torch.empty(*operator.shape[:-1], 0, dtype=torch.long, device=operator.device)
+    model = load() if options.model is None else options.model
+    model = model.to(operator.device)
+    features = model(
+        pivoted.factor.reshape(-1, *pivoted.factor.shape[-2:]),
+        pivoted.residual_diagonal.reshape(-1, n),
+        pivoted.diagonal.reshape(-1, n),
+    )
+    tokens = features.neighbors.reshape(*operator.shape[:-1], -1)
+    # A random order makes every row's past a uniform sample of the others, whatever order A came in.
+    device = generator.device if generator is not None else torch.device("cpu")
+    order = torch.randperm(n, generator=generator, device=device).to(operator.device)
+    order = order.expand(*operator.batch_shape, n)
+    candidates = nearest_earlier(tokens, order, _CANDIDATES_PER_NEIGHBOR * num_neighbors)
+    return strongest(operator, pivoted.factor, residual, candidates, num_neighbors)
+
+
+def _columns(
+    operator: MatrixOperator,
+    rule: str,
+    rank: int,
+    name: str,
+    generator: torch.Generator | None,
+) -> Preconditioner:
+    """F F^T + noise: the diagonal of the residual is deliberately left out, as it slows both tested kernels."""
+    noise = estimate_noise(operator, generator=generator)
+    pivoted = pivoted_cholesky(operator, rank, noise=noise, rule=rule, generator=generator)
+    residual = pivoted.residual_diagonal + noise
+    trace = (residual / noise).to(torch.float64).sum(-1)
+    return Preconditioner(
+        pivoted.factor, diagonal_factor(noise), name=name, normalised_trace=trace
+    )
+
+
+def _nystrom(
+    operator: MatrixOperator, rank: int, generator: torch.Generator | None, name: str = "nystrom"
+) -> Preconditioner:
+    """U Lambda U^T + mu (I - U U^T) with mu the smallest captured eigenvalue, from one pass."""
+    n = operator.num_rows
+    rank = min(rank, n)
+    device = generator.device if generator is not None else torch.device("cpu")
+    omega = torch.randn(
+        (*operator.batch_shape, n, rank), generator=generator, dtype=operator.dtype, device=device
+    ).to(operator.device)
+    omega = torch.linalg.qr(omega).Q
+    image = operator.matmul(omega).to(torch.float64)
+    wide = omega.to(torch.float64)
+    shift = torch.finfo(operator.dtype).eps * torch.linalg.matrix_norm(image).unsqueeze(-1).unsqueeze(-1)
+    image = image + shift * wide
+    core = wide.mT @ image
+    cholesky, info = torch.linalg.cholesky_ex((core + core.mT) / 2)
+    factor = torch.linalg.solve_triangular(cholesky.mT, image, upper=True, left=False)
+    sound = (info == 0).view(*info.shape, 1, 1) & factor.isfinite().all(-1, keepdim=True).all(-2, keepdim=True)
+    factor = torch.where(sound, factor, torch.zeros_like(factor))
+    U, singular, _ = torch.linalg.svd(factor, full_matrices=False)
+    eigenvalues = (singular.square() - shift.squeeze(-1)).clamp_min(0)
+    tail = eigenvalues[..., -1:]
+    smallest = torch.finfo(operator.dtype).eps * eigenvalues.amax(-1, keepdim=True)
+    tail = torch.maximum(tail, smallest)
+    tail = torch.where(tail > 0, tail, torch.ones_like(tail))
+    factor = (U * (eigenvalues - tail).clamp_min(0).sqrt().unsqueeze(-2)).to(operator.dtype)
+    variances = tail.to(operator.dtype).expand(operator.shape[:-1])
+    return Preconditioner(factor, diagonal_factor(variances), name=name)

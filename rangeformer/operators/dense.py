@@ -1,0 +1,79 @@
+"""Matrices held as one dense tensor, with an optional diagonal kept apart."""
+
+import torch
+
+from rangeformer.operators.base import MatrixOperator
+from rangeformer.shapes import Float, Tensor
+
+_CHUNK_ENTRIES = 1 << 24  # entries converted to float64 at a time: 128 MiB
+
+
+class DenseOperator(MatrixOperator):
+    """A = matrix + diag(noise), the sum never formed.
+
+    Args:
+        matrix: `(*batch, m, n)`.
+        noise: `(*batch, n)` with A - diag(noise) PSD, or None.
+    """
+
+    has_entries = True
+
+    def __init__(
+        self, matrix: Float[Tensor, "*batch m n"], noise: Float[Tensor, "*batch n"] | None = None
+    ):
+        super().__init__(matrix.shape, matrix.dtype, matrix.device)
+        self.matrix = matrix
+        self._noise = None if noise is None else noise.expand(*matrix.shape[:-1])
+
+    @property
+    def requires_grad(self) -> bool:
+        return self.matrix.requires_grad or (self._noise is not None and self._noise.requires_grad)
+
+    @property
+    def noise(self) -> Tensor | None:
+        return self._noise
+
+    def _matmul(self, vectors: Tensor) -> Tensor:
+        product = self.matrix @ vectors
+        if self._noise is None:
+            return product
+        return torch.addcmul(product, self._noise.unsqueeze(-1), vectors)
+
+    def _rmatmul(self, vectors: Tensor) -> Tensor:
+        product = self.matrix.mT @ vectors
+        if self._noise is None:
+            return product
+        return torch.addcmul(product, self._noise.unsqueeze(-1), vectors)
+
+    def matmul_precise(self, vectors: Tensor) -> Tensor:
+        if self.dtype == torch.float64:
+            return self.matmul(vectors)
+        self.reads.passes += 1
+        self.reads.matvecs += vectors.shape[-1]
+        vectors = vectors.to(torch.float64)
+        rows_per_chunk = max(1, _CHUNK_ENTRIES // max(1, self.matrix[..., 0, :].numel()))
+        product = torch.cat(
+            [rows.to(torch.float64) @ vectors for rows in self.matrix.split(rows_per_chunk, -2)], -2
+        )
+        if self._noise is not None:
+            product += self._noise.to(torch.float64).unsqueeze(-1) * vectors
+        return product
+
+    def _columns(self, index: Tensor) -> Tensor:
+        columns = torch.take_along_dim(self.matrix, index.unsqueeze(-2), dim=-1)
+        if self._noise is None:
+            return columns
+        at_pivots = torch.take_along_dim(self._noise, index, dim=-1).unsqueeze(-2)
+        return columns.scatter_add(-2, index.unsqueeze(-2), at_pivots)
+
+    def _diagonal(self) -> Tensor:
+        diagonal = self.matrix.diagonal(dim1=-2, dim2=-1)
+        return diagonal if self._noise is None else diagonal + self._noise
+
+    def _entries(self, rows: Tensor, columns: Tensor) -> Tensor:
+        flat = self.matrix.flatten(-2)
+        entries = torch.take_along_dim(flat, rows * self.num_columns + columns, dim=-1)
+        if self._noise is None:
+            return entries
+        noise = torch.take_along_dim(self._noise, rows, dim=-1)
+        return entries + torch.where(rows == columns, noise, torch.zeros_like(noise))

@@ -1,0 +1,107 @@
+"""Results that carry their own evidence."""
+
+import warnings
+from dataclasses import dataclass
+
+from rangeformer.operators import Reads
+from rangeformer.shapes import Bool, Float, Tensor
+
+
+class ConvergenceWarning(UserWarning):
+    """An answer did not meet its tolerance, or a fallback produced it."""
+
+
+@dataclass(frozen=True)
+class Solution:
+    """X with A X = rhs, and how it came about.
+
+    Attributes:
+        value: `(*batch, n, k)` (or `(n,)` for a vector rhs), in the dtype and on the device of rhs.
+        converged: `(*batch, k)` per column: the iteration met rtol. False if a fallback had to produce `value`.
+        residual_norms: `(*batch, k)` ||rhs - A value|| / ||rhs||, recomputed from `value` (in float64 where A's storage
+            allows).
+        num_iterations: Passes of the iteration (a block counts once).
+        num_matvecs: Vectors multiplied by A in all, set-up and checks included.
+        num_passes: Times A was touched as a whole.
+        num_entries: Single entries of A read.
+        method: "cg" or "block-cg".
+        preconditioner: Name of the preconditioner used.
+        fallback: None, or the classical method that produced `value` after the iteration failed.
+        message: A sentence on how it ended.
+    """
+
+    value: Tensor
+    converged: Bool[Tensor, "*columns"]
+    residual_norms: Float[Tensor, "*columns"]
+    num_iterations: int
+    num_matvecs: int
+    num_passes: int
+    num_entries: int
+    method: str
+    preconditioner: str
+    fallback: str | None
+    message: str
+
+
+@dataclass(frozen=True)
+class LogDeterminant:
+    """log det A and how far it may be off.
+
+    Attributes:
+        value: `(*batch)` log det A.
+        standard_error: `(*batch)` one standard deviation of the estimate over its probes; 0 when it is exact.
+        converged: `(*batch)` whether the probe solves met rtol and A showed itself positive definite.
+        num_probes: Random probes; 0 when unit vectors made the result exact.
+        num_iterations: Passes of the iteration.
+        num_matvecs: Vectors multiplied by A in all.
+        num_passes: Times A was touched as a whole.
+        num_entries: Single entries of A read.
+        preconditioner: Name of the preconditioner used.
+        fallback: None, or the classical method that produced `value` after the iteration failed.
+        message: A sentence on how it ended.
+    """
+
+    value: Float[Tensor, "*batch"]
+    standard_error: Float[Tensor, "*batch"]
+    converged: Bool[Tensor, "*batch"]
+    num_probes: int
+    num_iterations: int
+    num_matvecs: int
+    num_passes: int
+    num_entries: int
+    preconditioner: str
+    fallback: str | None
+    message: str
+
+
+@dataclass(frozen=True)
+class InvQuadLogdet:
+    """rhs^T A^-1 rhs and log det A from one Krylov space.
+
+    Attributes:
+        inv_quad: `(*batch)` sum over the columns of rhs.
+        logdet: `(*batch)` log det A.
+        standard_error: `(*batch)` of the log-determinant.
+        solution: A^-1 rhs with its residuals (not differentiable: differentiate `inv_quad`).
+        log_determinant: The log-determinant's own evidence.
+    """
+
+    inv_quad: Float[Tensor, "*batch"]
+    logdet: Float[Tensor, "*batch"]
+    standard_error: Float[Tensor, "*batch"]
+    solution: Solution
+    log_determinant: LogDeterminant
+
+
+def costs(reads: Reads) -> dict[str, int]:
+    """The ledger as the keyword arguments of a result."""
+    return {
+        "num_matvecs": reads.matvecs,
+        "num_passes": reads.passes,
+        "num_entries": reads.entries,
+    }
+
+
+def warn_unconverged(message: str) -> None:
+    """Say once per call that an answer is not what was asked for, and what to do."""
+    warnings.warn(message, ConvergenceWarning, stacklevel=4)

@@ -1,0 +1,363 @@
+"""`linear_solve`: A X = rhs for symmetric positive definite A, with the residual as certificate.
+
+The inner solver (CG per column, or one block Krylov space for all columns) works in A's precision on the whole
+problem; around it, iterative refinement recomputes the residual from the solution itself, in float64 where A's storage
+allows, and solves again for what is left. That is residual replacement taken to its end: float32 solves reach
+the accuracy that float32 storage of A and of the solution permits.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from rangeformer.block_krylov import BlockKrylov
+from rangeformer.builders import Options, build_preconditioner, check_preconditioner
+from rangeformer.conjugate_gradients import Iterate, conjugate_gradients
+from rangeformer.direct import direct_solve, may_solve_directly
+from rangeformer.operators import MatrixOperator, as_operator
+from rangeformer.preconditioner import Preconditioner
+from rangeformer.shapes import Float, Tensor
+from rangeformer.solution import Solution, costs, warn_unconverged
+from rangeformer.validation import (
+    check_count,
+    check_rhs,
+    check_square,
+    check_symmetric,
+    check_tolerance,
+)
+
+_METHODS = ("auto", "cg", "block-cg")
+_FALLBACKS = ("direct", None)
+# One shared space pays from a few columns on and as long as a block is thin beside the matrix.
+_BLOCK_FROM = 4
+_MAX_BLOCK = 64
+_BASIS_BYTES = 1 << 30
+
+
+def linear_solve(
+    A: Any,
+    rhs: Float[Tensor, "..."],
+    *,
+    rtol: float = 1e-6,
+    preconditioner: str | Options | Preconditioner | None = "rangeformer",
+    max_iterations: int = 1000,
+    method: str = "auto",
+    fallback: str | None = "direct",
+    generator: torch.Generator | None = None,
+) -> Solution:
+    """Solve A X = rhs, A symmetric positive definite, every column to relative residual `rtol`.
+
+    Args:
+        A: `(*batch, n, n)`, anything `as_operator` accepts.
+        rhs: `(n,)` or `(*batch, n, k)`, in A's dtype and on its device.
+        rtol: Largest ||rhs - A x|| / ||rhs|| accepted, for the worst column.
+        preconditioner: A name, an options object, a finished `Preconditioner`, or None; see `build_preconditioner`.
+        max_iterations: Passes over A at most, all refinements together.
+        method: "cg" (own Krylov space per column), "block-cg" (one space shared by all columns), or "auto".
+        fallback: "direct" solves by dense factorisation in float64 when the iteration fails and A is a dense matrix of
+            moderate size; None returns the best iterate. Both say so in the result.
+        generator: Source of randomness (pivots, order of rows).
+
+    Returns:
+        The solution with its recomputed residuals, iterations and reads. Gradients flow through `value` to rhs and to
+        whatever A is built from (by one adjoint solve with the same preconditioner).
+
+    Raises:
+        TypeError: Wrong type or dtype of an argument.
+        ValueError: Wrong shape, device or value of an argument; A not symmetric or not finite.
+
+    Warns:
+        ConvergenceWarning: If a column misses `rtol`, or the fallback was used.
+
+    Example:
+        >>> import torch, rangeformer as rf
+        >>> A = torch.diag(torch.arange(1.0, 101.0))
+        >>> solution = rf.linear_solve(A, torch.ones(100))
+        >>> bool(solution.converged.all()), bool(solution.residual_norms.max() <= 1e-6)
+        (True, True)
+    """
+    operator = as_operator(A, **_like(rhs))
+    check_square(operator)
+    columns = check_rhs(operator, rhs)
+    check_tolerance("rtol", rtol)
+    check_count("max_iterations", max_iterations, least=1)
+    check_preconditioner(preconditioner)
+    _check_choice("method", method, _METHODS)
+    _check_choice("fallback", fallback, _FALLBACKS)
+    before = operator.reads.snapshot()
+    check_symmetric(operator)
+    with torch.no_grad():
+        P = build_preconditioner(
+            operator, preconditioner, num_rhs=columns.shape[-1], generator=generator
+        )
+        solution = solve_checked(
+            operator,
+            columns.detach(),
+            P,
+            rtol=rtol,
+            max_iterations=max_iterations,
+            method=method,
+            fallback=fallback,
+        )
+    value = solution.value
+    if torch.is_grad_enabled() and (operator.requires_grad or columns.requires_grad):
+
+        def adjoint(gradient: Tensor) -> Tensor:
+            return solve_checked(
+                operator,
+                gradient,
+                P,
+                rtol=rtol,
+                max_iterations=max_iterations,
+                method=method,
+                fallback=fallback,
+            ).value
+
+        residual = columns - operator.matmul(value)
+        value = _Adjoint.apply(residual, value, adjoint)
+    solution = replace(solution, value=value, **costs(operator.reads.since(before)))
+    return _drop_column(solution) if rhs.dim() == 1 else solution
+
+
+def solve_checked(
+    operator: MatrixOperator,
+    rhs: Float[Tensor, "*batch n k"],
+    P: Preconditioner,
+    *,
+    rtol: float,
+    max_iterations: int,
+    method: str,
+    fallback: str | None,
+    start: Float[Tensor, "*batch n k"] | None = None,
+) -> Solution:
+    """The solve itself, on checked arguments and without autograd.
+
+    Args:
+        operator: A.
+        rhs: `(*batch, n, k)`.
+        P: The preconditioner.
+        rtol: Worst column's relative residual.
+        max_iterations: Passes at most.
+        method: "auto", "cg" or "block-cg".
+        fallback: "direct" or None.
+        start: A first guess to refine; zero if None.
+    """
+    before = operator.reads.snapshot()
+    if method == "auto":
+        method = "block-cg" if rhs.shape[-1] >= _BLOCK_FROM else "cg"
+    wide = rhs.to(torch.float64)
+    norms = torch.linalg.vector_norm(wide, dim=-2)
+    scale = torch.where(norms > 0, norms, torch.ones_like(norms))
+    value = torch.zeros_like(wide) if start is None else start.to(torch.float64)
+    relative, residual = _certificate(operator, wide, value, scale, rtol)
+    # One refinement cannot gain more than the working precision holds.
+    reach = 50 * torch.finfo(operator.dtype).eps
+    num_iterations, indefinite, message = 0, False, "Converged."
+    while bool((relative > rtol).any()) and num_iterations < max_iterations:
+        targets = torch.maximum(0.5 * rtol / relative.clamp_min(1e-300), torch.full_like(relative, reach))
+        targets = torch.where(relative > rtol, targets, torch.full_like(targets, torch.inf))
+        unit = residual / (relative * scale).clamp_min(1e-300).unsqueeze(-2)
+        inner = _inner(operator, unit.to(operator.dtype), P, targets, max_iterations - num_iterations, method)
+        num_iterations += inner.num_iterations
+        if bool(inner.indefinite.any()):
+            indefinite = True
+        correction = inner.value.to(torch.float64) * (relative * scale).unsqueeze(-2)
+        trial = (value + correction).to(operator.dtype).to(torch.float64)
+        trial_relative, trial_residual = _certificate(operator, wide, trial, scale, rtol)
+        better = trial_relative < relative
+        value = torch.where(better.unsqueeze(-2), trial, value)
+        residual = torch.where(better.unsqueeze(-2), trial_residual, residual)
+        stalled = (trial_relative > 0.5 * relative) & (relative > rtol)
+        relative = torch.where(better, trial_relative, relative)
+        if indefinite or inner.num_iterations == 0 or bool(stalled.any()):
+            break
+    converged = relative <= rtol
+    used_fallback = None
+    if not bool(converged.all()):
+        message = _explain(relative, rtol, indefinite, num_iterations, max_iterations, operator)
+        if indefinite:
+            converged = torch.zeros_like(converged)
+        if fallback == "direct" and may_solve_directly(operator):
+            direct = direct_solve(operator, wide)
+            if direct is not None:
+                used_fallback = direct.method
+                trial = direct.value.to(operator.dtype).to(torch.float64)
+                trial_relative, _ = _certificate(operator, wide, trial, scale, rtol)
+                better = trial_relative < relative
+                value = torch.where(better.unsqueeze(-2), trial, value)
+                relative = torch.where(better, trial_relative, relative)
+                message += f" The values come from a dense {direct.method} factorisation instead."
+        warn_unconverged(message)
+    return Solution(
+        value=value.to(rhs.dtype),
+        converged=converged,
+        residual_norms=relative.to(rhs.dtype),
+        num_iterations=num_iterations,
+        method=method,
+        preconditioner=P.name,
+        fallback=used_fallback,
+        message=message,
+        **costs(operator.reads.since(before)),
+    )
+
+
+def _certificate(
+    operator: MatrixOperator, rhs: Tensor, value: Tensor, scale: Tensor, rtol: float
+) -> tuple[Tensor, Tensor]:
+    """Relative residual norms of `value` and the residual, both float64."""
+    if not bool(value.any()):
+        residual = rhs
+    elif rtol < 10 * math.sqrt(operator.num_rows) * torch.finfo(operator.dtype).eps:
+        residual = rhs - operator.matmul_precise(value)
+    else:
+        residual = rhs - operator.matmul(value.to(operator.dtype)).to(torch.float64)
+    relative = torch.linalg.vector_norm(residual, dim=-2) / scale
+    return torch.where(relative.isfinite(), relative, torch.full_like(relative, torch.inf)), residual
+
+
+def _inner(
+    operator: MatrixOperator,
+    rhs: Tensor,
+    P: Preconditioner,
+    targets: Tensor,
+    max_iterations: int,
+    method: str,
+) -> Iterate:
+    """Solve A x = rhs (unit columns) to absolute residual `targets`."""
+    if method == "cg":
+        targets = targets.to(rhs.dtype)
+        return conjugate_gradients(
+            operator.matmul, rhs, P.solve, target_norms=targets, max_iterations=max_iterations
+        )
+    values, indefinite, num_iterations = [], [], 0
+    for block, goal in zip(
+        rhs.split(_MAX_BLOCK, -1), targets.split(_MAX_BLOCK, -1), strict=True
+    ):
+        krylov = BlockKrylov(split_product(operator, P), P.whiten(block), capacity=basis_capacity(operator))
+        iterate = galerkin_solve(krylov, P, block, goal, max_iterations)
+        num_iterations = max(num_iterations, iterate.num_iterations)
+        values.append(iterate.value)
+        indefinite.append(iterate.indefinite)
+    return Iterate(torch.cat(values, -1), num_iterations, torch.cat(indefinite, -1))
+
+
+def split_product(
+    operator: MatrixOperator, P: Preconditioner
+) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
+    """v -> (A M^T v, M A M^T v)."""
+
+    def product(vectors: Tensor) -> tuple[Tensor, Tensor]:
+        image = operator.matmul(P.whiten_transpose(vectors))
+        return image, P.whiten(image)
+
+    return product
+
+
+def basis_capacity(operator: MatrixOperator) -> int:
+    """Basis vectors (with their images) that fit the memory set aside for one Krylov space."""
+    vector_bytes = 2 * operator.shape[:-1].numel() * torch.finfo(operator.dtype).bits // 8
+    return max(4 * _MAX_BLOCK, _BASIS_BYTES // vector_bytes)
+
+
+def galerkin_solve(
+    krylov: BlockKrylov,
+    P: Preconditioner,
+    rhs: Float[Tensor, "*batch n k"],
+    targets: Float[Tensor, "*batch k"],
+    max_iterations: int,
+) -> Iterate:
+    """Expand a block Krylov space until the first k starting columns' own residuals meet their targets.
+
+    Args:
+        krylov: Started at [M rhs, anything else].
+        P: The preconditioner behind it.
+        rhs: The k columns in the original space.
+        targets: Absolute residual norms in the original space.
+        max_iterations: Passes at most.
+    """
+    k = rhs.shape[-1]
+    live = targets.isfinite()
+    # The whitened residual is free and tells when it is worth forming the true one.
+    whitened_scale = krylov.start_norms()[..., :k] / torch.linalg.vector_norm(rhs, dim=-2).clamp_min(1e-300)
+    exhausted = False
+    while krylov.has_solution:
+        whitened = krylov.residual_norms()[..., :k]
+        plausible = (whitened <= 4 * targets * whitened_scale) | ~live
+        full = krylov.num_blocks >= max_iterations or exhausted
+        if bool(plausible.all()) or full:
+            coefficients = krylov.coefficients()[..., :k]
+            residual = rhs - krylov.combine_images(coefficients)
+            norms = torch.linalg.vector_norm(residual, dim=-2)
+            if bool((norms <= targets).all()) or full:
+                break
+        exhausted = not krylov.expand()
+    if not krylov.has_solution:
+        nothing = torch.zeros_like(rhs)
+        return Iterate(nothing, krylov.num_blocks, torch.ones_like(targets, dtype=torch.bool))
+    value = P.whiten_transpose(krylov.combine(coefficients))
+    indefinite = torch.full_like(targets, not krylov.positive_definite, dtype=torch.bool)
+    return Iterate(value, krylov.num_blocks, indefinite)
+
+
+def _explain(
+    relative: Tensor,
+    rtol: float,
+    indefinite: bool,
+    num_iterations: int,
+    max_iterations: int,
+    operator: MatrixOperator,
+) -> str:
+    worst = float(relative.max())
+    if indefinite:
+        return (
+            f"`A` is not positive definite: negative curvature after {num_iterations} iterations (worst relative residual "
+            f"{worst:.1e}). Add a larger multiple of the identity, or solve A.mT @ A with A.mT @ rhs."
+        )
+    if num_iterations >= max_iterations:
+        return (
+            f"The solve stopped at max_iterations={max_iterations} with relative residual {worst:.1e} > rtol={rtol:.1e}. "
+            "Allow more iterations, or give the preconditioner more columns and neighbours."
+        )
+    return (
+        f"The solve stalled at relative residual {worst:.1e} > rtol={rtol:.1e} after {num_iterations} iterations: the limit "
+        f"of {operator.dtype} for this matrix. Ask for a looser rtol, or pass A in float64."
+    )
+
+
+class _Adjoint(torch.autograd.Function):
+    """The identity on the solution whose derivative with respect to the residual is A^-1.
+
+    With r(theta) = rhs(theta) - A(theta) x at fixed x, dx = A^-1 dr: autograd reaches rhs and whatever A is built from
+    through r, and only the adjoint solve is ours.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, residual: Tensor, value: Tensor, adjoint: Callable[[Tensor], Tensor]):
+        ctx.adjoint = adjoint
+        return value.clone()
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, gradient: Tensor):
+        return ctx.adjoint(gradient), None, None
+
+
+def _like(rhs: object) -> dict[str, Any]:
+    return {"dtype": rhs.dtype, "device": rhs.device} if isinstance(rhs, Tensor) else {}
+
+
+def _check_choice(name: str, value: object, known: tuple) -> None:
+    if value not in known:
+        raise ValueError(f"`{name}` must be one of {known}. Got {value!r}.")
+
+
+def _drop_column(solution: Solution) -> Solution:
+    return replace(
+        solution,
+        value=solution.value.squeeze(-1),
+        converged=solution.converged.squeeze(-1),
+        residual_norms=solution.residual_norms.squeeze(-1),
+    )
