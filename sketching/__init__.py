@@ -1,0 +1,1 @@
+"""Randomized low-rank approximation with learned sketches. Nothing is here yet; see the README's scope."""
