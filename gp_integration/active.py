@@ -1,0 +1,76 @@
+"""Which block is active: per thread and per task, unlike GPyTorch's settings.
+
+GPyTorch keeps settings in class attributes, which every thread sees. A `ContextVar` keeps them apart.
+It would be invisible to the worker threads that run backward passes on a GPU, but our backward
+passes carry all they need in closures and never ask whether a block is active.
+"""
+
+import contextlib
+from collections.abc import Iterator
+from contextvars import ContextVar
+from dataclasses import dataclass
+
+from gp_integration.options import Options
+from gp_integration.report import Recorder
+
+
+@dataclass(frozen=True)
+class Block:
+    """One entered `use_rangeformer`; a linked list, innermost first.
+
+    Attributes:
+        options: The block's options, None inside `use_rangeformer(False)`.
+        recorder: Where calls are recorded.
+        outer: The block around this one.
+    """
+
+    options: Options | None
+    recorder: Recorder
+    outer: "Block | None"
+
+
+_innermost: ContextVar[Block | None] = ContextVar("gp_integration_block", default=None)
+_latest: ContextVar[Recorder | None] = ContextVar("gp_integration_latest_recorder", default=None)
+
+
+def innermost() -> Block | None:
+    """The innermost block of this thread, switched off or not."""
+    return _innermost.get()
+
+
+def current() -> Block | None:
+    """The innermost block of this thread if it is switched on, else None."""
+    block = _innermost.get()
+    return block if block is not None and block.options is not None else None
+
+
+def latest_recorder() -> Recorder | None:
+    """The recorder of the block this thread entered last, running or finished."""
+    return _latest.get()
+
+
+def push(options: Options | None) -> Block:
+    """Enter a block; its recorder becomes the latest unless it is switched off."""
+    block = Block(options, Recorder(), _innermost.get())
+    _innermost.set(block)
+    if options is not None:
+        _latest.set(block.recorder)
+    return block
+
+
+def pop() -> None:
+    """Leave the innermost block."""
+    block = _innermost.get()
+    if block is None:
+        raise RuntimeError("use_rangeformer: a block was left in a thread or task that had not entered it.")
+    _innermost.set(block.outer)
+
+
+@contextlib.contextmanager
+def suspended() -> Iterator[None]:
+    """Run GPyTorch's own code: inside, no block is active."""
+    token = _innermost.set(None)
+    try:
+        yield
+    finally:
+        _innermost.reset(token)

@@ -1,0 +1,339 @@
+"""The calls to `rangeformer`, each recorded, checked, and repeated by Cholesky if it failed.
+
+A call fails if a solve or a log-determinant did not reach its tolerance, if anything is not finite,
+or if the matrix showed itself indefinite. Then GPyTorch's own `psd_safe_cholesky` answers instead,
+with the jitter and the errors that its users know. It is called directly, without GPyTorch's
+settings, which all threads share.
+"""
+
+import math
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+
+import torch
+from linear_operator.operators import LinearOperator
+from linear_operator.utils.cholesky import psd_safe_cholesky
+from torch import Tensor
+
+import rangeformer as rf
+from gp_integration.active import Block
+from gp_integration.folding import Fold
+from gp_integration.options import fresh_generator
+from gp_integration.report import Call
+
+Answer = TypeVar("Answer")
+
+# Probes of a log-determinant unless the options say otherwise; only the budget of the preconditioner needs to know.
+_NUM_PROBES = 15
+# The probe solves decide the gradient's variance, not the value: they may be this loose.
+_PROBE_RTOL = 1e-2
+
+
+@dataclass(frozen=True)
+class Task:
+    """One call: on whose behalf, how accurate, and with which preconditioner.
+
+    Attributes:
+        block: The block that asks; its options apply and its recorder hears of it.
+        purpose: The name under which the call is recorded.
+        tolerance: Relative residual per column.
+        preconditioner: A built preconditioner to reuse, None to build one per call.
+    """
+
+    block: Block
+    purpose: str
+    tolerance: float
+    preconditioner: rf.Preconditioner | None = None
+
+    def prepared(self, operator: rf.MatrixOperator, num_columns: int) -> "Task":
+        """This task with a preconditioner for `num_columns` right-hand sides."""
+        if self.preconditioner is not None:
+            return self
+        options = self.block.options
+        built = rf.build_preconditioner(
+            operator, options.preconditioner(), num_rhs=num_columns, generator=options.generator(operator.device)
+        )
+        return replace(self, preconditioner=built)
+
+    def keywords(self) -> dict[str, Any]:
+        """The arguments that every driver of `rangeformer` takes; failures are ours to handle."""
+        return {
+            "rtol": self.tolerance,
+            "preconditioner": self.preconditioner,
+            "max_iterations": self.block.options.max_iterations,
+            "fallback": None,
+        }
+
+    def num_probes(self) -> int:
+        """Probes of a log-determinant."""
+        return self.block.options.num_probes or _NUM_PROBES
+
+
+def solve(
+    task: Task,
+    matrix: LinearOperator,  # shape: (*batch, n, n)
+    rhs: Tensor,  # shape: (*any, n, k)
+) -> Tensor:  # shape: (*broadcast, n, k)
+    """A^-1 rhs, differentiable in both; batch dimensions that only rhs has become columns.
+
+    The backward pass is one more checked solve with the same preconditioner, needs no block, and is
+    recorded with the block that made the call.
+    """
+    fold = Fold.of(matrix.shape[:-2], rhs)
+    columns = fold.fold(rhs)
+    operator = rf.as_operator(matrix)
+    with torch.no_grad():
+        solution, task = _solve(task, matrix, operator, columns)
+    if torch.is_grad_enabled() and (operator.requires_grad or columns.requires_grad):
+
+        def adjoint(gradient: Tensor) -> Tensor:
+            return _solve(replace(task, purpose=f"{task.purpose} (backward)"), matrix, operator, gradient)[0]
+
+        residual = columns - operator.matmul(solution)
+        solution = Adjoint.apply(residual, solution, adjoint)
+    return fold.unfold(solution)
+
+
+def _solve(
+    task: Task, matrix: LinearOperator, operator: rf.MatrixOperator, columns: Tensor
+) -> tuple[Tensor, Task]:
+    def ours() -> tuple[tuple[Tensor, Task], str | None]:
+        prepared = task.prepared(operator, columns.shape[-1])
+        solution = rf.linear_solve(operator, columns, **prepared.keywords())
+        _record(prepared, matrix, solution)
+        return (solution.value, prepared), _failure(solution)
+
+    def by_cholesky() -> tuple[Tensor, Task]:
+        return torch.cholesky_solve(columns, psd_safe_cholesky(matrix.to_dense())), task
+
+    return _attempt(task, matrix, ours, by_cholesky)
+
+
+def inv_quad_logdet(
+    task: Task,
+    matrix: LinearOperator,  # shape: (*batch, n, n)
+    rhs: Tensor,  # shape: (*any, n, k)
+) -> tuple[Tensor, Tensor]:  # shapes: (*broadcast, k), (*batch)
+    """rhs^T A^-1 rhs for every column, and log det A, from one call; both differentiable."""
+    fold = Fold.of(matrix.shape[:-2], rhs)
+    columns = fold.fold(rhs)
+
+    def ours() -> tuple[tuple[Tensor, Tensor], str | None]:
+        operator = rf.as_operator(matrix)
+        prepared = task.prepared(operator, columns.shape[-1] + task.num_probes())
+        result = rf.inv_quad_logdet(
+            operator,
+            columns,
+            num_probes=task.block.options.num_probes,
+            probe_rtol=min(_PROBE_RTOL, 10 * task.tolerance),
+            generator=task.block.options.generator(matrix.device),
+            **prepared.keywords(),
+        )
+        _record(prepared, matrix, result.solution, result.log_determinant)
+        if columns.shape[-1] == 1:
+            inv_quad = result.inv_quad.unsqueeze(-1)
+        else:
+            inv_quad = inv_quad_from(matrix, columns, result.solution.value)
+        return (inv_quad, result.logdet), _failure(result.solution) or _failure(result.log_determinant)
+
+    def by_cholesky() -> tuple[Tensor, Tensor]:
+        factor = psd_safe_cholesky(matrix.to_dense())
+        whitened = torch.linalg.solve_triangular(factor, columns, upper=False)
+        return whitened.square().sum(-2), _logdet_of(factor)
+
+    inv_quad, logdet = _attempt(task, matrix, ours, by_cholesky)
+    inv_quad = fold.unfold(inv_quad.unsqueeze(-2)).squeeze(-2)
+    return FirstDerivative.apply(inv_quad), FirstDerivative.apply(logdet)
+
+
+def logdet(
+    task: Task,
+    matrix: LinearOperator,  # shape: (*batch, n, n)
+) -> Tensor:  # shape: (*batch)
+    """log det A, differentiable."""
+
+    def ours() -> tuple[Tensor, str | None]:
+        operator = rf.as_operator(matrix)
+        prepared = task.prepared(operator, task.num_probes())
+        result = rf.logdet(
+            operator,
+            num_probes=task.block.options.num_probes,
+            generator=task.block.options.generator(matrix.device),
+            **prepared.keywords() | {"rtol": min(_PROBE_RTOL, 10 * task.tolerance)},
+        )
+        _record(prepared, matrix, result)
+        return result.value, _failure(result)
+
+    def by_cholesky() -> Tensor:
+        return _logdet_of(psd_safe_cholesky(matrix.to_dense()))
+
+    return FirstDerivative.apply(_attempt(task, matrix, ours, by_cholesky))
+
+
+def inv_quad(
+    task: Task,
+    matrix: LinearOperator,  # shape: (*batch, n, n)
+    rhs: Tensor,  # shape: (*any, n, k)
+) -> Tensor:  # shape: (*broadcast, k)
+    """rhs^T A^-1 rhs for every column: one solve without a graph, no solve in the backward pass."""
+    fold = Fold.of(matrix.shape[:-2], rhs)
+    columns = fold.fold(rhs)
+    with torch.no_grad():
+        solution = solve(task, matrix, columns)
+    values = inv_quad_from(matrix, columns, solution)
+    return fold.unfold(values.unsqueeze(-2)).squeeze(-2)
+
+
+def sample(
+    task: Task,
+    matrix: LinearOperator,  # shape: (*batch, n, n)
+    num_samples: int,
+) -> Tensor:  # shape: (num_samples, *batch, n)
+    """Samples of N(0, A) without a factorisation of A, not differentiable; drawn from the global generator."""
+
+    def ours() -> tuple[Tensor, str | None]:
+        options = task.block.options
+        operator = rf.as_operator(matrix)
+        built = task.prepared(operator, num_samples).preconditioner
+        samples = rf.sample_gaussian(
+            operator,
+            num_samples,
+            rtol=task.tolerance,
+            preconditioner=built,
+            max_iterations=options.max_iterations,
+            generator=fresh_generator(matrix.device),
+        )
+        task.block.recorder.call(
+            Call(
+                task.purpose,
+                matrix.shape[-1],
+                "krylov",
+                num_columns=num_samples,
+                num_matvecs=operator.reads.matvecs,
+                tolerance=task.tolerance,
+                preconditioner=(built.num_columns, built.num_neighbors),
+            )
+        )
+        return samples, None if bool(torch.isfinite(samples).all()) else "not finite."
+
+    def by_cholesky() -> Tensor:
+        factor = psd_safe_cholesky(matrix.to_dense())
+        base = torch.randn(*matrix.shape[:-1], num_samples, dtype=matrix.dtype, device=matrix.device)
+        return (factor @ base).movedim(-1, 0)
+
+    return _attempt(task, matrix, ours, by_cholesky)
+
+
+def inv_quad_from(
+    matrix: LinearOperator,  # shape: (*batch, n, n)
+    rhs: Tensor,  # shape: (*batch, n, k)
+    solution: Tensor,  # shape: (*batch, n, k)
+) -> Tensor:  # shape: (*batch, k)
+    """diag(rhs^T A^-1 rhs) from an approximate solution x as 2 x^T rhs - x^T A x.
+
+    With x held fixed this is below the true value by the squared A-norm of the error of x, so its
+    error is quadratic in the residual, and its gradient, 2 x in rhs and -x x^T in A, is as accurate
+    as x. Second derivatives would miss the dependence of x, so asking for them is an error.
+    """
+    solution = solution.detach()
+    values = (solution * (2 * rhs - matrix @ solution)).sum(-2)
+    return FirstDerivative.apply(values)
+
+
+class Adjoint(torch.autograd.Function):
+    """The identity on a solution x whose derivative in the residual rhs - A x, at fixed x, is A^-1."""
+
+    @staticmethod
+    def forward(ctx, residual: Tensor, solution: Tensor, adjoint: Callable[[Tensor], Tensor]) -> Tensor:  # noqa: D102
+        ctx.adjoint = adjoint
+        return solution.view_as(solution)
+
+    @staticmethod
+    def backward(ctx, *gradients: Tensor) -> tuple[Tensor, None, None]:  # noqa: D102
+        _refuse_second_derivative()
+        return ctx.adjoint(gradients[0]), None, None
+
+
+class FirstDerivative(torch.autograd.Function):
+    """The identity, which refuses to be differentiated twice."""
+
+    @staticmethod
+    def forward(ctx, values: Tensor) -> Tensor:  # noqa: D102
+        return values.view_as(values)
+
+    @staticmethod
+    def backward(ctx, *gradients: Tensor) -> Tensor:  # noqa: D102
+        _refuse_second_derivative()
+        return gradients[0]
+
+
+def _refuse_second_derivative() -> None:
+    if torch.is_grad_enabled():  # in a backward pass, only with create_graph=True
+        raise NotImplementedError(
+            "RangeFormer gives first derivatives only, and would silently miss a part of the second ones. Compute "
+            "them (create_graph=True) inside settings.use_rangeformer(False)."
+        )
+
+
+def _attempt(
+    task: Task,
+    matrix: LinearOperator,
+    ours: Callable[[], tuple[Answer, str | None]],
+    by_cholesky: Callable[[], Answer],
+) -> Answer:
+    try:
+        answer, reason = ours()
+    except (ValueError, torch.linalg.LinAlgError) as error:
+        answer, reason = None, f"{type(error).__name__}: {error}"
+    if answer is not None and reason is None:
+        return answer
+    recorder, options = task.block.recorder, task.block.options
+    recorder.fallback(task.purpose, reason)
+    advice = "Raise `max_iterations`, loosen the tolerance, or use float64; if it persists, the noise is too small."
+    if options.fallback == "raise":
+        raise RuntimeError(f"use_rangeformer failed ({task.purpose}): {reason} {advice}")
+    warnings.warn(
+        f"use_rangeformer fell back to Cholesky ({task.purpose}): {reason} {advice}",
+        rf.ConvergenceWarning,
+        stacklevel=5,
+    )
+    recorder.call(Call(task.purpose, matrix.shape[-1], "cholesky (fallback)"))
+    return by_cholesky()
+
+
+def _failure(result: Any) -> str | None:
+    """Why a result of `rangeformer` may not be used, or None if it may."""
+    value = result.value
+    if not bool(torch.isfinite(value.detach()).all()):
+        return f"not finite. {result.message}"
+    return None if bool(result.converged.all()) else result.message
+
+
+def _record(task: Task, matrix: LinearOperator, *results: Any) -> None:
+    residuals = [r.residual_norms for r in results if hasattr(r, "residual_norms")]
+    built = task.preconditioner
+    assert built is not None
+    task.block.recorder.call(
+        Call(
+            purpose=task.purpose,
+            size=matrix.shape[-1],
+            method=getattr(results[0], "method", "lanczos"),
+            num_columns=sum(r.shape[-1] for r in residuals),
+            num_iterations=max(r.num_iterations for r in results),
+            num_matvecs=sum(r.num_matvecs for r in results),
+            tolerance=task.tolerance,
+            residual=max((float(r.max()) for r in residuals), default=None),
+            preconditioner=(built.num_columns, built.num_neighbors),
+        )
+    )
+
+
+def _logdet_of(factor: Tensor) -> Tensor:
+    return 2 * factor.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+
+
+def gaussian_constant(size: int) -> float:
+    """n log 2 pi."""
+    return size * math.log(2 * math.pi)

@@ -1,0 +1,83 @@
+"""The options of a block, checked when they are given."""
+
+import functools
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import rangeformer as rf
+
+_FALLBACKS = ("cholesky", "raise")
+
+
+@dataclass(frozen=True)
+class Options:
+    """What `use_rangeformer` and `RangeFormerLinearOperator` accept; see there for the meaning."""
+
+    tolerance: float = 1e-3
+    eval_tolerance: float = 1e-4
+    num_columns: int | None = None
+    num_neighbors: int | None = None
+    num_probes: int | None = None
+    checkpoint: str | Path | None = None
+    seed: int | None = 0
+    max_iterations: int = 1000
+    min_size: int = 800
+    fallback: str = "cholesky"
+
+    def __post_init__(self):
+        for name in ("tolerance", "eval_tolerance"):
+            value = getattr(self, name)
+            if not (isinstance(value, int | float) and 0 < value < 1 and math.isfinite(value)):
+                raise ValueError(f"`{name}` must be a relative residual between 0 and 1. Got {value!r}.")
+        _check_count("num_columns", self.num_columns, minimum=0, optional=True)
+        _check_count("num_neighbors", self.num_neighbors, minimum=0, optional=True)
+        _check_count("num_probes", self.num_probes, minimum=1, optional=True)
+        _check_count("seed", self.seed, minimum=0, optional=True)
+        _check_count("max_iterations", self.max_iterations, minimum=1)
+        _check_count("min_size", self.min_size, minimum=0)
+        if self.fallback not in _FALLBACKS:
+            raise ValueError(f"`fallback` must be one of {_FALLBACKS}. Got {self.fallback!r}.")
+
+    def generator(self, device: torch.device) -> torch.Generator:
+        """A generator in the same state for every call, or a fresh one if `seed` is None.
+
+        The same probes in every call make the training loss a deterministic function of the
+        hyperparameters, which line searches (L-BFGS) rely on.
+        """
+        seed = _fresh_seed() if self.seed is None else self.seed
+        return torch.Generator(device=device).manual_seed(seed)
+
+    def preconditioner(self) -> Any:
+        """The preconditioner these options describe, as `rangeformer` takes it."""
+        return rf.RangeFormerPreconditioner(
+            num_columns=self.num_columns, num_neighbors=self.num_neighbors, model=load_model(self.checkpoint)
+        )
+
+
+def fresh_generator(device: torch.device) -> torch.Generator:
+    """A generator seeded from torch's global one, so that `torch.manual_seed` still reproduces it."""
+    return torch.Generator(device=device).manual_seed(_fresh_seed())
+
+
+@functools.lru_cache(maxsize=8)
+def load_model(checkpoint: str | Path | None) -> Any:
+    """The model behind a `checkpoint` option, read from disk once."""
+    if checkpoint == "untrained":
+        return rf.RangeFormer.untrained()
+    return rf.load(checkpoint)
+
+
+def _fresh_seed() -> int:
+    return int(torch.randint(2**62, ()))
+
+
+def _check_count(name: str, value: object, *, minimum: int, optional: bool = False) -> None:
+    if optional and value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
+        suffix = " or None" if optional else ""
+        raise ValueError(f"`{name}` must be an integer of at least {minimum}{suffix}. Got {value!r}.")

@@ -1,0 +1,173 @@
+"""The functions of GPyTorch that are replaced while a block is active, and put back afterwards.
+
+Every replacement asks whether a block is active in its thread and otherwise calls the original.
+Patches are counted: the first block entered in the process installs them, the last one left removes
+them, so outside of blocks the attributes are the very objects they were.
+"""
+
+import functools
+import inspect
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from gpytorch.distributions import MultivariateNormal
+from gpytorch.models.exact_prediction_strategies import DefaultPredictionStrategy
+from gpytorch.variational._variational_strategy import _VariationalStrategy
+from linear_operator.operators import AddedDiagLinearOperator
+
+from gp_integration import active, noisy, prediction, sampling, training
+from gp_integration.covariance import samplable
+from gp_integration.notices import leave_alone
+
+_MISSING = object()
+_lock = threading.Lock()
+_num_users = 0
+_installed: list[tuple["Patch", object, Callable]] = []
+
+
+@dataclass(frozen=True)
+class Patch:
+    """One replaced method.
+
+    Attributes:
+        owner: The class.
+        name: Of the method.
+        parameters: Names of the parameters it had in the versions we know; others are refused.
+        replacement: Called as `replacement(block, self, *args, **kwargs)` while a block is active;
+            NotImplemented asks for the original, which then runs as if no block were active.
+    """
+
+    owner: type
+    name: str
+    parameters: tuple[str, ...]
+    replacement: Callable[..., Any]
+
+
+def _log_prob(block, self, value):
+    result = training.log_prob(block, self, value)
+    return NotImplemented if result is None else result
+
+
+def _rsample(block, self, sample_shape=torch.Size(), base_samples=None):  # noqa: B008 - as upstream
+    if not samplable(self.lazy_covariance_matrix):
+        block.recorder.left_alone("samples of other distributions")
+        return NotImplemented
+    return sampling.rsample(block, self, sample_shape, base_samples)
+
+
+def _mean_cache(block, self, nan_policy):
+    cache = prediction.mean_cache(block, self, nan_policy) if prediction.is_ours(block, self) else None
+    return NotImplemented if cache is None else cache
+
+
+def _predictive_covariance(block, self, test_test_covar, test_train_covar):
+    if not prediction.is_ours(block, self):
+        return NotImplemented
+    covariance = prediction.predictive_covariance(block, self, test_test_covar, test_train_covar)
+    return NotImplemented if covariance is None else covariance
+
+
+def _fantasy_strategy(block, self, *args, **kwargs):
+    leave_alone(block, "fantasy models")
+    with active.suspended():
+        strategy = self.get_fantasy_strategy(*args, **kwargs)
+    prediction.remember_fantasy(strategy)
+    return strategy
+
+
+def _variational(block, self, *args, **kwargs):
+    leave_alone(block, "variational GPs (SVGP)")
+    return NotImplemented
+
+
+PATCHES = (
+    Patch(MultivariateNormal, "log_prob", ("self", "value"), _log_prob),
+    Patch(MultivariateNormal, "rsample", ("self", "sample_shape", "base_samples"), _rsample),
+    Patch(AddedDiagLinearOperator, "solve", ("self", "right_tensor", "left_tensor"), noisy.solve),
+    Patch(AddedDiagLinearOperator, "inv_quad", ("self", "inv_quad_rhs", "reduce_inv_quad"), noisy.inv_quad),
+    Patch(
+        AddedDiagLinearOperator,
+        "inv_quad_logdet",
+        ("self", "inv_quad_rhs", "logdet", "reduce_inv_quad"),
+        noisy.inv_quad_logdet,
+    ),
+    Patch(AddedDiagLinearOperator, "zero_mean_mvn_samples", ("self", "num_samples"), noisy.samples),
+    Patch(DefaultPredictionStrategy, "_mean_cache", ("self", "nan_policy"), _mean_cache),
+    Patch(
+        DefaultPredictionStrategy,
+        "exact_predictive_covar",
+        ("self", "test_test_covar", "test_train_covar"),
+        _predictive_covariance,
+    ),
+    Patch(
+        DefaultPredictionStrategy,
+        "get_fantasy_strategy",
+        ("self", "inputs", "targets", "full_inputs", "full_targets", "full_output", "kwargs"),
+        _fantasy_strategy,
+    ),
+    Patch(_VariationalStrategy, "__call__", ("self", "x", "prior", "diag", "kwargs"), _variational),
+    Patch(_VariationalStrategy, "kl_divergence", ("self",), _variational),
+)
+
+
+def acquire() -> None:
+    """Count one more user; the first one installs the patches, all or none.
+
+    Raises:
+        RuntimeError: If a function to be replaced does not have the signature we know.
+    """
+    global _num_users
+    with _lock:
+        if _num_users == 0:
+            for patch in PATCHES:
+                _check_signature(patch)
+            for patch in PATCHES:
+                _install(patch)
+        _num_users += 1
+
+
+def release() -> None:
+    """Count one user less; the last one removes the patches."""
+    global _num_users
+    with _lock:
+        _num_users -= 1
+        while _num_users == 0 and _installed:
+            patch, original, replacement = _installed.pop()
+            if patch.owner.__dict__.get(patch.name) is not replacement:
+                continue  # somebody else has patched over us: theirs stays
+            if original is _MISSING:
+                delattr(patch.owner, patch.name)
+            else:
+                setattr(patch.owner, patch.name, original)
+
+
+def _install(patch: Patch) -> None:
+    original = getattr(patch.owner, patch.name)
+
+    @functools.wraps(original)
+    def dispatch(self, *args, **kwargs):
+        block = active.current()
+        if block is None:
+            return original(self, *args, **kwargs)
+        result = patch.replacement(block, self, *args, **kwargs)
+        if result is NotImplemented:
+            with active.suspended():
+                return original(self, *args, **kwargs)
+        return result
+
+    _installed.append((patch, patch.owner.__dict__.get(patch.name, _MISSING), dispatch))
+    setattr(patch.owner, patch.name, dispatch)
+
+
+def _check_signature(patch: Patch) -> None:
+    method = getattr(patch.owner, patch.name, None)
+    found = None if method is None else tuple(inspect.signature(method).parameters)
+    if found != patch.parameters:
+        raise RuntimeError(
+            f"use_rangeformer hooks into {patch.owner.__module__}.{patch.owner.__name__}.{patch.name}, which it "
+            f"knows with the parameters {patch.parameters}. Got {found}. Install a tested version of gpytorch "
+            "and linear_operator (see constraints.txt), or update this package."
+        )

@@ -1,0 +1,112 @@
+"""`use_rangeformer`: the switch, in the manner of `gpytorch.settings`."""
+
+from pathlib import Path
+
+from gp_integration import active, patches
+from gp_integration.options import Options
+from gp_integration.report import Recorder, Report
+
+
+class use_rangeformer:  # noqa: N801 - named like the settings of GPyTorch
+    """Train and predict exact GPs with RangeFormer's certified solves and log-determinants.
+
+    Inside the block, the marginal likelihood of an unmodified exact GP, its gradient, its predictive
+    mean and covariance, and its samples are computed by `rangeformer`; every solve is checked, and one
+    that misses its tolerance is repeated by Cholesky, with a warning and an entry in the report. What
+    cannot gain (SGPR, SVGP, Kronecker multitask, KISS-GP) is left alone, which a warning says once.
+
+    Blocks nest; the innermost one counts, and `use_rangeformer(False)` switches off. A block is seen
+    only by the thread (or asyncio task) that entered it. `.backward()` may be called after the block.
+    Functions of GPyTorch are replaced while at least one block is active in the process; afterwards
+    they are the very objects they were before.
+
+    Args:
+        state: False switches off inside an outer block. (Default: True)
+        tolerance: Relative residual of the training solves, worst column. (Default: 1e-3)
+        eval_tolerance: The same for predictive means and covariances. (Default: 1e-4)
+        num_columns: Columns of the kernel matrix the model reads; None lets it choose. (Default: None)
+        num_neighbors: Neighbours per row; None lets it choose. (Default: None)
+        num_probes: Probe vectors of the log-determinant; None lets it choose. (Default: None)
+        checkpoint: Path of trained weights, "untrained", or None for the shipped ones. (Default: None)
+        seed: Seed of probes and preconditioner in every call, so that the loss is a deterministic
+            function of the hyperparameters; None draws anew from torch's global generator. Samples are
+            always drawn from the global generator. (Default: 0)
+        max_iterations: Iterations after which a solve has failed. (Default: 1000)
+        min_size: Matrices of at most this order, and at most `max_cholesky_size`, stay with GPyTorch's
+            Cholesky, which is exact and faster there. (Default: 800)
+        fallback: "cholesky", or "raise" to get a RuntimeError instead. (Default: "cholesky")
+
+    Raises:
+        ValueError: If an option is out of range.
+        RuntimeError: If the installed GPyTorch differs from the tested ones where we hook in.
+
+    Example:
+        >>> with use_rangeformer(tolerance=1e-4, seed=1) as recorder:
+        ...     recorder.report().num_calls()
+        0
+        >>> use_rangeformer.on()
+        False
+    """
+
+    def __init__(
+        self,
+        state: bool = True,
+        *,
+        tolerance: float = Options.tolerance,
+        eval_tolerance: float = Options.eval_tolerance,
+        num_columns: int | None = None,
+        num_neighbors: int | None = None,
+        num_probes: int | None = None,
+        checkpoint: str | Path | None = None,
+        seed: int | None = 0,
+        max_iterations: int = Options.max_iterations,
+        min_size: int = Options.min_size,
+        fallback: str = "cholesky",
+    ):
+        options = Options(
+            tolerance,
+            eval_tolerance,
+            num_columns,
+            num_neighbors,
+            num_probes,
+            checkpoint,
+            seed,
+            max_iterations,
+            min_size,
+            fallback,
+        )
+        self._options = options if state else None
+
+    @classmethod
+    def on(cls) -> bool:
+        """Whether a switched-on block is the innermost one of this thread."""
+        return active.current() is not None
+
+    @classmethod
+    def off(cls) -> bool:
+        """The opposite of `on`."""
+        return not cls.on()
+
+    @classmethod
+    def is_default(cls) -> bool:
+        """Whether this thread is in no block at all."""
+        return active.innermost() is None
+
+    def __enter__(self) -> Recorder:
+        patches.acquire()
+        return active.push(self._options).recorder
+
+    def __exit__(self, *exception: object) -> bool:
+        active.pop()
+        patches.release()
+        return False
+
+
+def last_report() -> Report | None:
+    """What happened in the block this thread entered last, running or finished.
+
+    Returns:
+        The report, or None if this thread has entered no block. `print` it for a table.
+    """
+    recorder = active.latest_recorder()
+    return None if recorder is None else recorder.report()
