@@ -85,14 +85,15 @@ def solve(
     columns = fold.fold(rhs)
     operator = rf.as_operator(matrix)
     with torch.no_grad():
-        solution, task = _solve(task, matrix, operator, columns)
-    if torch.is_grad_enabled() and (operator.requires_grad or columns.requires_grad):
+        solution, task = _solve(task, matrix, operator, columns.detach())
+    parts = matrix.representation()
+    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (columns, *parts)):
 
         def adjoint(gradient: Tensor) -> Tensor:
-            return _solve(replace(task, purpose=f"{task.purpose} (backward)"), matrix, operator, gradient)[0]
+            backward = replace(task, purpose=f"{task.purpose} (backward)")
+            return _solve(backward, matrix, operator, gradient)[0]
 
-        residual = columns - operator.matmul(solution)
-        solution = Adjoint.apply(residual, solution, adjoint)
+        solution = SolveDerivative.apply(solution, matrix.representation_tree(), adjoint, columns, *parts)
     return fold.unfold(solution)
 
 
@@ -242,18 +243,28 @@ def inv_quad_from(
     return FirstDerivative.apply(values)
 
 
-class Adjoint(torch.autograd.Function):
-    """The identity on a solution x whose derivative in the residual rhs - A x, at fixed x, is A^-1."""
+class SolveDerivative(torch.autograd.Function):
+    """The identity on x = A^-1 rhs whose derivative is that of the solve.
+
+    As in linear_operator, the gradient in A is symmetric: -(g x^T + x g^T) / 2 with g = A^-1 gradient.
+    """
 
     @staticmethod
-    def forward(ctx, residual: Tensor, solution: Tensor, adjoint: Callable[[Tensor], Tensor]) -> Tensor:  # noqa: D102
-        ctx.adjoint = adjoint
+    def forward(ctx, solution, representation_tree, adjoint, rhs, *parts):  # noqa: D102
+        ctx.representation_tree, ctx.adjoint = representation_tree, adjoint
+        ctx.save_for_backward(solution, *parts)
         return solution.view_as(solution)
 
     @staticmethod
-    def backward(ctx, *gradients: Tensor) -> tuple[Tensor, None, None]:  # noqa: D102
+    def backward(ctx, *gradients):  # noqa: D102
         _refuse_second_derivative()
-        return ctx.adjoint(gradients[0]), None, None
+        x, *parts = ctx.saved_tensors
+        g = ctx.adjoint(gradients[0])
+        in_parts = [None] * len(parts)
+        if any(ctx.needs_input_grad[4:]):
+            left, right = torch.cat([g, x], -1), torch.cat([x, g], -1)
+            in_parts = ctx.representation_tree(*parts)._bilinear_derivative(-left / 2, right)
+        return None, None, None, g, *in_parts
 
 
 class FirstDerivative(torch.autograd.Function):

@@ -41,6 +41,8 @@ class TestUpstreamMultiBatch(TestUpstream):
         return RangeFormerLinearOperator(DenseLinearOperator(positive_definite(2, 3, 4).requires_grad_(True)))
 
 
+# torch 2.13 warns about the sparse tensors behind linear_operator's own slices of diagonals
+@pytest.mark.filterwarnings("ignore:Sparse invariant checks:UserWarning")
 class TestUpstreamAddedDiag(TestUpstream):
     def create_linear_op(self):
         dense = DenseLinearOperator(positive_definite(5).requires_grad_(True))
@@ -67,7 +69,8 @@ def test_solve_and_its_gradients_in_float64(batch):
     rhs = torch.randn(*batch, 600, 3, dtype=torch.float64, requires_grad=True)
     weights = torch.randn(*batch, 600, 3, dtype=torch.float64)
     dense = K + 0.05 * torch.eye(600, dtype=torch.float64)
-    expected = torch.autograd.grad((torch.linalg.solve(dense, rhs) * weights).sum(), (K, rhs))
+    expected = list(torch.autograd.grad((torch.linalg.solve(dense, rhs) * weights).sum(), (K, rhs)))
+    expected[0] = (expected[0] + expected[0].mT) / 2  # linear_operator's convention for symmetric matrices
     actual = torch.autograd.grad((operator.solve(rhs) * weights).sum(), (K, rhs))
     for ours, theirs in zip(actual, expected, strict=True):
         assert (ours - theirs).norm() <= 1e-5 * theirs.norm()
