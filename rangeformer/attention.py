@@ -26,9 +26,7 @@ def elu_attention(
     queries: Float[Tensor, "*b n e"], keys: Float[Tensor, "*b n e"], values: Float[Tensor, "*b n f"]
 ) -> Float[Tensor, "*b n f"]:
     """Linear attention with the feature map 1 + elu(x)."""
-    return _feature_attention(
-        1 + torch.nn.functional.elu(queries), 1 + torch.nn.functional.elu(keys), values
-    )
+    return _feature_attention(1 + torch.nn.functional.elu(queries), 1 + torch.nn.functional.elu(keys), values)
 
 
 def taylor_attention(
@@ -75,7 +73,7 @@ def _feature_attention(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
 
 
 def _taylor_features(x: Tensor) -> Tensor:
-    """phi with phi(q) . phi(k) = 1 + s + s^2 / 2, s = q . k / sqrt(e): `(..., n, 1 + e + e^2)`."""
+    """Features phi with phi(q) . phi(k) = 1 + s + s^2 / 2, s = q . k / sqrt(e): `(..., n, 1 + e + e^2)`."""
     x = x / x.shape[-1] ** 0.25
     squares = (x.unsqueeze(-1) * x.unsqueeze(-2)).flatten(-2) / 2**0.5
     return torch.cat([torch.ones_like(x[..., :1]), x, squares], dim=-1)

@@ -69,9 +69,7 @@ def save(model: RangeFormer, path: str | os.PathLike[str], card: dict[str, Any] 
     path = Path(path)
     if path.suffix != ".safetensors":
         raise ValueError(f"`path` must end in .safetensors. Got {str(path)!r}.")
-    weights = {
-        name: w.detach().to("cpu", torch.float32).contiguous().clone() for name, w in model.state_dict().items()
-    }
+    weights = {name: w.detach().to("cpu", torch.float32).contiguous().clone() for name, w in model.state_dict().items()}
     raw = serialise(weights, metadata={"format": FORMAT})
     full_card = {
         "format": FORMAT,

@@ -70,6 +70,7 @@ class ChannelNetwork(nn.Module):
     """From a channel's statistics to its log gain (zero untrained) and its direction in token space."""
 
     def __init__(self, channels: int, hidden: int = 32):
+        """Directions of length `channels`."""
         super().__init__()
         self.hidden = nn.Linear(NUM_STATISTICS + NUM_CONTEXT, hidden)
         self.gain = nn.Linear(hidden, 1)
@@ -79,8 +80,7 @@ class ChannelNetwork(nn.Module):
 
     def forward(self, statistics: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
         """Map `(b, j, s)` and `(b, g)` to log gains `(b, j)` and directions `(b, j, D)`."""
-        context = context.unsqueeze(-2).expand(*statistics.shape[:-1], -1)
-        hidden = torch.nn.functional.silu(self.hidden(torch.cat([statistics, context], dim=-1)))
+        hidden = torch.nn.functional.silu(self.hidden(_with_context(statistics, context)))
         return _bounded(self.gain(hidden).squeeze(-1)), self.direction(hidden)
 
 
@@ -88,6 +88,7 @@ class Block(nn.Module):
     """Linear attention and an MLP, normalised so that any number of loops stays bounded."""
 
     def __init__(self, config: RangeFormerConfig):
+        """Sizes from the model's configuration."""
         super().__init__()
         width = config.channels
         self.num_heads, self.attention = config.num_heads, ATTENTIONS[config.attention]
@@ -125,6 +126,7 @@ class RangeFormer(nn.Module):
     """
 
     def __init__(self, config: RangeFormerConfig | None = None, *, generator: torch.Generator | None = None):
+        """Build the modules; everything that would leave the classical algorithm starts at zero."""
         super().__init__()
         config = RangeFormerConfig() if config is None else config
         if config.attention not in ATTENTIONS:
@@ -144,7 +146,7 @@ class RangeFormer(nn.Module):
         self.knobs = nn.Sequential(nn.Linear(NUM_CONTEXT, 32), nn.SiLU(), nn.Linear(32, num_knobs))
         self.slot_gains = nn.Parameter(torch.zeros(num_slots))
         self.neighbor_correction = nn.Linear(width, num_slots)
-        self.range_gain = ChannelNetwork(1)
+        self.range_gain = nn.Sequential(nn.Linear(NUM_STATISTICS + NUM_CONTEXT, 16), nn.SiLU(), nn.Linear(16, 1))
         self.range_correction = nn.Linear(width, config.num_waves)
         self._initialise(torch.Generator().manual_seed(0) if generator is None else generator)
 
@@ -155,9 +157,9 @@ class RangeFormer(nn.Module):
 
     def forward(
         self,
-        factor: Float[Tensor, "b n c"],
-        residual_diagonal: Float[Tensor, "b n"],
-        diagonal: Float[Tensor, "b n"],
+        factor: Tensor,  # (b, n, c)
+        residual_diagonal: Tensor,  # (b, n)
+        diagonal: Tensor,  # (b, n)
         *,
         num_loops: int | None = None,
         generator: torch.Generator | None = None,
@@ -173,6 +175,9 @@ class RangeFormer(nn.Module):
 
         Returns:
             Features in the dtype and on the device of `factor`.
+
+        Raises:
+            ValueError: If the shapes do not match, or `num_loops` is negative.
         """
         if factor.dim() != 3 or residual_diagonal.shape != factor.shape[:2] or diagonal.shape != factor.shape[:2]:
             raise ValueError(
@@ -212,9 +217,10 @@ class RangeFormer(nn.Module):
         correction = self.neighbor_correction(state)[..., used]
         neighbors = torch.cat(parts, dim=-1) * _bounded(self.slot_gains[used]).exp() + correction
 
-        waves = self._waves(classical_similarity, knobs[..., 4:], generator) + self.range_correction(state)
+        coordinates = _coordinates(similarity, torch.zeros_like(similarity_gain))
+        waves = self._waves(coordinates, knobs[..., 4:], generator) + self.range_correction(state)
         residual = (tokens.relative_diagonal * tokens.residual_share).clamp_min(0).sqrt().unsqueeze(-1)
-        range_gain, _ = self.range_gain(tokens.spectral.statistics, tokens.context)
+        range_gain = _bounded(self.range_gain(_with_context(tokens.spectral.statistics, tokens.context)).squeeze(-1))
         energy = tokens.spectral.scale.square()
         explained = (tokens.explained.unsqueeze(-1) * energy / energy.sum(-1, keepdim=True).clamp_min(1)).sqrt()
         lifted = tokens.spectral.whitened * (explained * range_gain.exp()).unsqueeze(-2)
@@ -257,9 +263,8 @@ class RangeFormer(nn.Module):
                     module.weight.uniform_(-bound, bound, generator=generator)
                     if module.bias is not None:
                         module.bias.zero_()
-            outputs = [self.knobs[2], self.neighbor_correction, self.range_correction]
-            networks = [self.similarity_channels, self.spectral_channels, self.range_gain]
-            for layer in outputs + [network.gain for network in networks]:
+            gains = [self.similarity_channels.gain, self.spectral_channels.gain, self.range_gain[2]]
+            for layer in [*gains, self.knobs[2], self.neighbor_correction, self.range_correction]:
                 layer.weight.zero_()
 
 
@@ -271,6 +276,11 @@ def _cast(tokens: RowTokens, dtype: torch.dtype) -> RowTokens:
 
     rest = (tokens.row_scalars, tokens.context, tokens.residual_share, tokens.explained, tokens.relative_diagonal)
     return RowTokens(channels(tokens.similarity), channels(tokens.spectral), *(x.to(dtype) for x in rest))
+
+
+def _with_context(statistics: Float[Tensor, "b j s"], context: Float[Tensor, "b g"]) -> Float[Tensor, "b j t"]:
+    """Every channel's statistics beside those of its matrix."""
+    return torch.cat([statistics, context.unsqueeze(-2).expand(*statistics.shape[:-1], -1)], dim=-1)
 
 
 def _leading(channels: Channels, count: int) -> Channels:
@@ -291,5 +301,5 @@ def _divide_by_row_norm(coordinates: Float[Tensor, "b n j"], exponent: Float[Ten
 
 
 def _bounded(log_gain: Tensor) -> Tensor:
-    """Smoothly limit a log gain, so that no matrix, however odd, can switch a classical coordinate off or blow it up."""
+    """Smoothly limit a log gain, so that no odd matrix switches a classical coordinate off or blows it up."""
     return _MAX_LOG_GAIN * torch.tanh(log_gain / _MAX_LOG_GAIN)

@@ -127,7 +127,7 @@ def _kernel(points: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def _dimension(generator: torch.Generator) -> int:
-    """d in 1..20, log-uniform."""
+    """Log-uniform in 1..20."""
     return min(20, int(_log_uniform(generator, 1, 21)))
 
 
@@ -212,7 +212,8 @@ def kernel_periodic(n: int, generator: torch.Generator, dtype: torch.dtype) -> T
 def kernel_warped(n: int, generator: torch.Generator, dtype: torch.dtype) -> Tensor:
     """Gibbs' nonstationary kernel in one dimension times a stationary one in others, rows scaled by exp(0.5 e).
 
-    B_ij = sqrt(2 l_i l_j / (l_i^2 + l_j^2)) exp(-(x_i - x_j)^2 / (l_i^2 + l_j^2)) (Gibbs 1997), l = exp(sin 3x + const).
+    B_ij = sqrt(2 l_i l_j / (l_i^2 + l_j^2)) exp(-(x_i - x_j)^2 / (l_i^2 + l_j^2)) (Gibbs 1997),
+    l = a exp(sin 3x).
     """
     x = _normal(n, generator=generator, dtype=dtype)
     lengths = _log_uniform(generator, 0.02, 0.5) * (3 * x).sin().exp()
@@ -285,9 +286,7 @@ def stencil(n: int, generator: torch.Generator, dtype: torch.dtype) -> Tensor:
     kappa jumps between two values (ratio to 1e3) on a random half-plane, times an anisotropy of up to 1e2 in y.
     """
     side = math.ceil(n**0.5)
-    row, column = torch.meshgrid(
-        *[torch.arange(side, device=generator.device)] * 2, indexing="ij"
-    )
+    row, column = torch.meshgrid(*[torch.arange(side, device=generator.device)] * 2, indexing="ij")
     inside = (
         row * _uniform(generator, -1, 1) + column * _uniform(generator, -1, 1) > side * _uniform(generator, -0.5, 0.5)
     ).reshape(-1)

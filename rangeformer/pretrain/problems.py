@@ -1,0 +1,69 @@
+"""Training and validation problems: a structured matrix, its pivot columns, and the truth to be proposed."""
+
+from dataclasses import dataclass
+
+import torch
+
+from rangeformer.operators import as_operator
+from rangeformer.pivoted import pivoted_cholesky
+from rangeformer.shapes import Float, Tensor
+from rangeformer.structured import draw
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What the model sees, and what it should find; float64 but for the tables of n^2 numbers.
+
+    Attributes:
+        law: Name of the law.
+        factor: F, `(b, n, c)`.
+        residual_diagonal: `(b, n)` diagonal of A - noise - F F^T.
+        diagonal: `(b, n)` as the model is given it.
+        kernel: A - noise, `(b, n, n)`, float32.
+        residual: R = A - F F^T, `(b, n, n)`.
+        correlation: rho_ij^2 = R_ij^2 / (R_ii R_jj), zero on the diagonal, `(b, n, n)`, float32.
+    """
+
+    law: str
+    factor: Float[Tensor, "b n c"]
+    residual_diagonal: Float[Tensor, "b n"]
+    diagonal: Float[Tensor, "b n"]
+    kernel: Float[Tensor, "b n n"]
+    residual: Float[Tensor, "b n n"]
+    correlation: Float[Tensor, "b n n"]
+
+
+def make_problem(
+    law: str, n: int, num_columns: int, batch_size: int, *, noisy_diagonal: bool, generator: torch.Generator
+) -> Problem:
+    """Draw matrices of a law in a random row order, and read their pivot columns.
+
+    Args:
+        law: Key of `rangeformer.structured.LAWS`.
+        n: Size.
+        num_columns: c.
+        batch_size: b.
+        noisy_diagonal: Give the model the diagonal of A, or that of A - noise; callers may know either.
+        generator: Source of everything random.
+    """
+    drawn = draw(law, n, batch_size, generator=generator)
+    order = torch.randperm(n, generator=generator, device=generator.device)
+    matrix = drawn.matrix[:, order][:, :, order]
+    noise = drawn.noise[:, None].expand(-1, n)
+    pivoted = pivoted_cholesky(as_operator(matrix), num_columns, noise=noise, generator=generator)
+    residual = matrix - pivoted.factor @ pivoted.factor.mT
+    diagonal = pivoted.residual_diagonal + noise
+    residual.diagonal(dim1=-2, dim2=-1).copy_(diagonal)
+    correlation = residual.square() / (diagonal[:, :, None] * diagonal[:, None, :])
+    correlation.diagonal(dim1=-2, dim2=-1).zero_()
+    kernel = matrix.to(torch.float32)
+    kernel.diagonal(dim1=-2, dim2=-1).sub_(noise.to(torch.float32))
+    return Problem(
+        law=law,
+        factor=pivoted.factor,
+        residual_diagonal=pivoted.residual_diagonal,
+        diagonal=pivoted.diagonal + noise if noisy_diagonal else pivoted.diagonal,
+        kernel=kernel,
+        residual=residual,
+        correlation=correlation.to(torch.float32),
+    )
