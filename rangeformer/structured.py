@@ -77,12 +77,12 @@ def _law(function: Law) -> Law:
     return function
 
 
-def _uniform(generator: torch.Generator, low: float, high: float) -> float:
+def _uniform(generator: torch.Generator, low: float | int, high: float | int) -> float:
     u = torch.rand((), generator=generator, device=generator.device, dtype=torch.float64)
     return low + (high - low) * u.item()
 
 
-def _log_uniform(generator: torch.Generator, low: float, high: float) -> float:
+def _log_uniform(generator: torch.Generator, low: float | int, high: float | int) -> float:
     return math.exp(_uniform(generator, math.log(low), math.log(high)))
 
 

@@ -1,0 +1,172 @@
+"""The training program: it learns, it never ends below its start, and its parts are what they say."""
+
+import dataclasses
+import json
+
+import pytest
+import torch
+
+from rangeformer.checkpoint import load, read_card
+from rangeformer.model import RangeFormer, RangeFormerConfig
+from rangeformer.pretrain import PretrainConfig, pretrain
+from rangeformer.pretrain.__main__ import main
+from rangeformer.pretrain.objectives import (
+    conditional_log_variance,
+    missed_energy,
+    neighbor_loss,
+    proposed_neighbors,
+    strongest_earlier,
+)
+from rangeformer.pretrain.problems import Problem, make_problem
+from rangeformer.pretrain.validation import validate, validation_problems
+
+TINY = PretrainConfig(
+    model=RangeFormerConfig(channels=16, num_heads=2, num_waves=8),
+    num_steps=10,
+    batch_size=2,
+    sizes=(64, 80),
+    columns=(6, 12),
+    num_neighbors=6,
+    candidates=(8, 12),
+    validation_laws=("kernel_discretised", "toeplitz"),
+    validation_size=96,
+    validation_columns=(8, 16),
+    validate_every=5,
+    learning_rate=5e-3,
+    weight_average=0.5,
+)
+
+
+@pytest.fixture(scope="module")
+def problem() -> Problem:
+    return make_problem("kernel_gaussian", 100, 10, 2, noisy_diagonal=True, generator=torch.Generator().manual_seed(0))
+
+
+def test_problem_is_what_it_says(problem):
+    residual = problem.residual + problem.factor @ problem.factor.mT
+    off = ~torch.eye(100, dtype=torch.bool)
+    torch.testing.assert_close(residual[:, off].float(), problem.kernel[:, off], atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(problem.kernel.diagonal(dim1=-2, dim2=-1).mean(-1), torch.ones(2))
+    assert (problem.correlation <= 1 + 1e-6).all()
+    assert (problem.diagonal > problem.kernel.diagonal(dim1=-2, dim2=-1)).all()
+
+
+def test_conditional_log_variance_naive(problem):
+    neighbors = strongest_earlier(problem, 5)
+    expected = []
+    for residual, rows in zip(problem.residual, neighbors, strict=True):
+        total = 0.0
+        for i, row in enumerate(rows):
+            near = row[row < i]
+            weights = torch.linalg.solve(residual[near][:, near], residual[near, i])
+            total += (residual[i, i] - weights @ residual[near, i]).log()
+        expected.append(total / len(rows))
+    torch.testing.assert_close(conditional_log_variance(problem, neighbors), torch.stack(expected))
+
+
+def test_all_rows_as_candidates_are_the_oracle(problem):
+    embedding = torch.randn(2, 100, 3, generator=torch.Generator().manual_seed(0))
+    proposed = proposed_neighbors(problem, embedding, 99, 6)
+    torch.testing.assert_close(
+        conditional_log_variance(problem, proposed), conditional_log_variance(problem, strongest_earlier(problem, 6))
+    )
+
+
+def test_neighbor_loss_ranks_good_embeddings_first_and_ignores_their_scale(problem):
+    values, vectors = torch.linalg.eigh(problem.correlation.double())
+    good = RangeFormer.untrained()(problem.factor, problem.residual_diagonal, problem.diagonal).neighbors.float()
+    bad = torch.randn(good.shape, generator=torch.Generator().manual_seed(0))
+    losses = [neighbor_loss(x, problem.correlation, 6, 12) for x in (good, bad)]
+    assert losses[0] < 0.7 * losses[1]
+    torch.testing.assert_close(neighbor_loss(100 * good, problem.correlation, 6, 12), losses[0], rtol=1e-3, atol=1e-5)
+
+
+def test_missed_energy_against_a_projection(problem):
+    sketch = problem.factor[..., :6].float()
+    basis, _ = torch.linalg.qr(sketch.double())
+    kernel = problem.kernel.double()
+    expected = (kernel - basis @ (basis.mT @ kernel)).square().sum((-1, -2)) / kernel.square().sum((-1, -2))
+    torch.testing.assert_close(missed_energy(sketch, problem.kernel), expected.float(), rtol=0.02, atol=1e-4)
+
+
+def test_losses_have_finite_gradients_where_rows_coincide():
+    equal = torch.ones(1, 60, 3, requires_grad=True)
+    correlation = (torch.ones(60, 60) - torch.eye(60))[None]
+    neighbor_loss(equal, correlation, 6, 12).backward()
+    assert torch.isfinite(equal.grad).all()
+
+
+def test_ten_steps_lower_the_loss_and_never_end_below_the_start():
+    config = dataclasses.replace(TINY, num_steps=10)
+    messages = []
+    result = pretrain(config, messages.append)
+    assert result.num_steps == 10
+    assert result.num_skipped == 0
+    assert result.best.missed <= result.untrained.missed
+    assert result.best.range <= result.untrained.range
+    assert [m["step"] for m in messages if "missed" in m] == [0, 5, 10]
+    # the same problem, before and after: the loss itself went down
+    problem = make_problem("kernel_gaussian", 80, 8, 4, noisy_diagonal=True, generator=torch.Generator().manual_seed(3))
+    inputs = problem.factor, problem.residual_diagonal, problem.diagonal
+    losses = [
+        neighbor_loss(m(*inputs).neighbors.float(), problem.correlation, 6, 10)
+        for m in (RangeFormer.untrained(config.model), result.model)
+    ]
+    assert losses[1] < 1.05 * losses[0]
+    recomputed, _ = validate(result.model, validation_problems(config), config)
+    assert recomputed == result.best
+
+
+def test_a_hopeless_run_returns_the_untrained_model():
+    """A learning rate that wrecks the model: what comes back is the start, and it says so."""
+    result = pretrain(dataclasses.replace(TINY, learning_rate=30.0, num_steps=4, validate_every=2, weight_average=0.0))
+    assert not result.improved
+    assert result.best == result.untrained
+    problem = make_problem("toeplitz", 80, 8, 1, noisy_diagonal=True, generator=torch.Generator().manual_seed(3))
+    inputs = problem.factor, problem.residual_diagonal, problem.diagonal
+    untrained = RangeFormer.untrained(TINY.model)
+    assert torch.equal(result.model(*inputs).neighbors, untrained(*inputs).neighbors)
+
+
+def test_equal_seeds_give_equal_weights():
+    first, second = (pretrain(dataclasses.replace(TINY, num_steps=2)).model.state_dict() for _ in range(2))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_training_and_validation_laws_are_disjoint():
+    config = PretrainConfig()
+    trained = set(config.training_laws(kernels=True)) | set(config.training_laws(kernels=False))
+    assert not trained & set(config.validation_laws)
+
+
+def test_command_line(tmp_path, capsys):
+    fields = dataclasses.asdict(TINY)
+    config = tmp_path / "config.json"
+    config.write_text(json.dumps(fields))
+    out = tmp_path / "weights.safetensors"
+    assert main(["--config", str(config), "--steps", "3", "--out", str(out)]) == 0
+    assert "untrained" in capsys.readouterr().out
+    card = read_card(out)
+    assert card["training"]["num_steps"] == 3
+    assert card["run"]["num_steps"] == 3
+    assert load(out).config == TINY.model
+    assert json.loads(out.with_suffix(".history.json").read_text())[0]["step"] == 0
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"sizes": [20]}, "must exceed twice"),
+        ({"nonsense": 1}, "Unknown configuration fields"),
+        ({"validation_laws": ["none"]}, "unknown laws"),
+        ({"num_steps": 0}, "must be positive"),
+    ],
+)
+def test_bad_configurations(tmp_path, capsys, fields, message):
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(fields))
+    with pytest.raises(ValueError, match=message):
+        PretrainConfig.from_json(path)
+    with pytest.raises(SystemExit):
+        main(["--config", str(path)])
+    assert message in capsys.readouterr().err
