@@ -62,7 +62,8 @@ def make_card(config: PretrainConfig, result: TrainingResult) -> dict[str, Any]:
         "improved_over_untrained": result.improved,
         "validation": {
             "meaning": "missed: share of the oracle's gain in mean log D_i not reached with 2k candidates (0 oracle, "
-            "1 no neighbours); recall of the oracle's k; range: log share of |K|_F^2 outside c range directions",
+            "1 no neighbours; over matrices the geometric mean of share + 0.01, less 0.01); recall: share of the "
+            "oracle's neighbours found; range: log share of |K|_F^2 outside c range directions",
             "untrained": dataclasses.asdict(result.untrained),
             "trained": dataclasses.asdict(result.best),
             "table": [
@@ -198,8 +199,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--minutes", type=float, help="largest wall time")
     add("--seed", type=int, help="seed of weights and matrices (default 0)")
     add("--batch-size", type=int, help="matrices per step (default 4)")
-    add("--sizes", type=sizes, help="matrix sizes, comma-separated (default 192,256,384,512,768)")
-    add("--validation-size", type=int, help="size of the validation matrices (default 1024)")
+    add("--sizes", type=sizes, help="matrix sizes, comma-separated (default 192,256,384,512)")
+    add("--validation-size", type=int, help="size of the validation matrices (default 800)")
     add("--validate-every", type=int, help="steps between validations (default 250)")
     add("--learning-rate", type=float, help="peak learning rate (default 1e-3)")
     add("--threads", type=int, help="CPU threads")

@@ -25,8 +25,8 @@ class PretrainConfig:
     max_minutes: float | None = None
     """Upper limit on wall time; the learning rate follows whichever limit is nearer."""
     batch_size: int = 4
-    """Fresh matrices of one law and size in each step."""
-    sizes: tuple[int, ...] = (192, 256, 384, 512, 768)
+    """Fresh matrices of one size in each step, each of a law of its own."""
+    sizes: tuple[int, ...] = (192, 256, 384, 512)
     """Sizes n, one drawn per step."""
     columns: tuple[int, int] = (12, 128)
     """Least and largest number c of pivot columns, log-uniform per step (and at most n / 4)."""
@@ -37,18 +37,18 @@ class PretrainConfig:
     candidates: tuple[int, int] = (16, 48)
     """Least and largest number of candidates that the neighbours must be among, uniform per step."""
     kernel_share: float = 0.8
-    """Share of steps on kernel matrices; the rest on all other laws."""
+    """Share of kernel matrices; the rest is of all other laws."""
     validation_laws: tuple[str, ...] = VALIDATION_LAWS
     """Laws kept for validation; never trained on."""
-    validation_size: int = 1024
+    validation_size: int = 800
     """n of the validation matrices."""
     validation_columns: tuple[int, ...] = (16, 32, 64, 128)
-    """c of the validation matrices; each law meets each c."""
+    """c of the validation matrices; each law meets each c, twice."""
     validate_every: int = 250
     """Steps between validations."""
     learning_rate: float = 1e-3
     """Peak of the schedule: linear warm-up over 3 %, cosine to a hundredth."""
-    weight_average: float = 0.998
+    weight_average: float = 0.995
     """Decay of the exponential moving average of the weights; the average is what is validated and kept."""
     range_weight: float = 0.05
     """Weight of the range loss beside the neighbour loss."""

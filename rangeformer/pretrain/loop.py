@@ -110,13 +110,15 @@ def pretrain(config: PretrainConfig, report: Report | None = None) -> TrainingRe
 
 def _draw_step(config: PretrainConfig, generator: torch.Generator) -> tuple[Problem, int, int]:
     """A fresh problem, and how many candidates and loops to use on it."""
-    u = torch.rand(4, generator=generator).tolist()
-    laws = config.training_laws(kernels=u[0] < config.kernel_share)
+    u = torch.rand(2 + config.batch_size, generator=generator).tolist()
+    laws = []
+    for kind in u[2:]:
+        known = config.training_laws(kernels=kind < config.kernel_share)
+        laws.append(known[_index(len(known), generator)])
     n = config.sizes[_index(len(config.sizes), generator)]
     low, high = config.columns[0], max(config.columns[0], min(config.columns[1], n // 4))
-    num_columns = round(math.exp(math.log(low) + u[1] * (math.log(high) - math.log(low))))
-    law = laws[_index(len(laws), generator)]
-    problem = make_problem(law, n, num_columns, config.batch_size, noisy_diagonal=u[2] < 0.5, generator=generator)
+    num_columns = round(math.exp(math.log(low) + u[0] * (math.log(high) - math.log(low))))
+    problem = make_problem(laws, n, num_columns, noisy_diagonal=u[1] < 0.5, generator=generator)
     num_candidates = config.candidates[0] + _index(config.candidates[1] - config.candidates[0] + 1, generator)
     num_loops = config.loops[0] + _index(config.loops[1] - config.loops[0] + 1, generator)
     return problem, num_candidates, num_loops

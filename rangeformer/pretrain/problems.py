@@ -1,5 +1,6 @@
 """Training and validation problems: a structured matrix, its pivot columns, and the truth to be proposed."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,7 +16,7 @@ class Problem:
     """What the model sees, and what it should find; float64 but for the tables of n^2 numbers.
 
     Attributes:
-        law: Name of the law.
+        laws: Name of each matrix's law.
         factor: F, `(b, n, c)`.
         residual_diagonal: `(b, n)` diagonal of A - noise - F F^T.
         diagonal: `(b, n)` as the model is given it.
@@ -24,7 +25,7 @@ class Problem:
         correlation: rho_ij^2 = R_ij^2 / (R_ii R_jj), zero on the diagonal, `(b, n, n)`, float32.
     """
 
-    law: str
+    laws: tuple[str, ...]
     factor: Float[Tensor, "b n c"]
     residual_diagonal: Float[Tensor, "b n"]
     diagonal: Float[Tensor, "b n"]
@@ -34,22 +35,21 @@ class Problem:
 
 
 def make_problem(
-    law: str, n: int, num_columns: int, batch_size: int, *, noisy_diagonal: bool, generator: torch.Generator
+    laws: Sequence[str], n: int, num_columns: int, *, noisy_diagonal: bool, generator: torch.Generator
 ) -> Problem:
-    """Draw matrices of a law in a random row order, and read their pivot columns.
+    """Draw one matrix of each law, in a random row order, and read their pivot columns.
 
     Args:
-        law: Key of `rangeformer.structured.LAWS`.
-        n: Size.
+        laws: Keys of `rangeformer.structured.LAWS`, one for each of the b matrices.
+        n: Size of all.
         num_columns: c.
-        batch_size: b.
         noisy_diagonal: Give the model the diagonal of A, or that of A - noise; callers may know either.
         generator: Source of everything random.
     """
-    drawn = draw(law, n, batch_size, generator=generator)
+    drawn = [draw(law, n, generator=generator) for law in laws]
     order = torch.randperm(n, generator=generator, device=generator.device)
-    matrix = drawn.matrix[:, order][:, :, order]
-    noise = drawn.noise[:, None].expand(-1, n)
+    matrix = torch.cat([x.matrix for x in drawn])[:, order][:, :, order]
+    noise = torch.cat([x.noise for x in drawn])[:, None].expand(-1, n)
     pivoted = pivoted_cholesky(as_operator(matrix), num_columns, noise=noise, generator=generator)
     residual = matrix - pivoted.factor @ pivoted.factor.mT
     diagonal = pivoted.residual_diagonal + noise
@@ -59,7 +59,7 @@ def make_problem(
     kernel = matrix.to(torch.float32)
     kernel.diagonal(dim1=-2, dim2=-1).sub_(noise.to(torch.float32))
     return Problem(
-        law=law,
+        laws=tuple(laws),
         factor=pivoted.factor,
         residual_diagonal=pivoted.residual_diagonal,
         diagonal=pivoted.diagonal + noise if noisy_diagonal else pivoted.diagonal,

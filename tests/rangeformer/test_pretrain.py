@@ -39,7 +39,9 @@ TINY = PretrainConfig(
 
 @pytest.fixture(scope="module")
 def problem() -> Problem:
-    return make_problem("kernel_gaussian", 100, 10, 2, noisy_diagonal=True, generator=torch.Generator().manual_seed(0))
+    return make_problem(
+        ["kernel_gaussian"] * 2, 100, 10, noisy_diagonal=True, generator=torch.Generator().manual_seed(0)
+    )
 
 
 def test_problem_is_what_it_says(problem):
@@ -106,7 +108,9 @@ def test_ten_steps_lower_the_loss_and_never_end_below_the_start():
     assert result.best.range <= result.untrained.range
     assert [m["step"] for m in messages if "missed" in m] == [0, 5, 10]
     # the same problem, before and after: the loss itself went down
-    problem = make_problem("kernel_gaussian", 80, 8, 4, noisy_diagonal=True, generator=torch.Generator().manual_seed(3))
+    problem = make_problem(
+        ["kernel_gaussian"] * 4, 80, 8, noisy_diagonal=True, generator=torch.Generator().manual_seed(3)
+    )
     inputs = problem.factor, problem.residual_diagonal, problem.diagonal
     losses = [
         neighbor_loss(m(*inputs).neighbors.float(), problem.correlation, 6, 10)
@@ -122,7 +126,7 @@ def test_a_hopeless_run_returns_the_untrained_model():
     result = pretrain(dataclasses.replace(TINY, learning_rate=30.0, num_steps=4, validate_every=2, weight_average=0.0))
     assert not result.improved
     assert result.best == result.untrained
-    problem = make_problem("toeplitz", 80, 8, 1, noisy_diagonal=True, generator=torch.Generator().manual_seed(3))
+    problem = make_problem(["toeplitz"], 80, 8, noisy_diagonal=True, generator=torch.Generator().manual_seed(3))
     inputs = problem.factor, problem.residual_diagonal, problem.diagonal
     untrained = RangeFormer.untrained(TINY.model)
     assert torch.equal(result.model(*inputs).neighbors, untrained(*inputs).neighbors)
