@@ -7,9 +7,10 @@ settings, which all threads share.
 """
 
 import math
+import threading
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 import torch
@@ -31,6 +32,14 @@ _NUM_PROBES = 15
 _PROBE_RTOL = 1e-2
 
 
+@dataclass
+class Shared:
+    """A preconditioner that several calls with one matrix share, built by the first."""
+
+    preconditioner: rf.Preconditioner | None = None
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+
 @dataclass(frozen=True)
 class Task:
     """One call: on whose behalf, how accurate, and with which preconditioner.
@@ -39,23 +48,29 @@ class Task:
         block: The block that asks; its options apply and its recorder hears of it.
         purpose: The name under which the call is recorded.
         tolerance: Relative residual per column.
-        preconditioner: A built preconditioner to reuse, None to build one per call.
+        preconditioner: The preconditioner, None until `prepared`.
+        shared: Where to keep it for later calls, None if every call builds its own.
     """
 
     block: Block
     purpose: str
     tolerance: float
     preconditioner: rf.Preconditioner | None = None
+    shared: Shared | None = None
 
     def prepared(self, operator: rf.MatrixOperator, num_columns: int) -> "Task":
         """This task with a preconditioner for `num_columns` right-hand sides."""
         if self.preconditioner is not None:
             return self
-        options = self.block.options
-        built = rf.build_preconditioner(
-            operator, options.preconditioner(), num_rhs=num_columns, generator=options.generator(operator.device)
-        )
-        return replace(self, preconditioner=built)
+        shared = Shared() if self.shared is None else self.shared
+        with shared.lock:
+            if shared.preconditioner is None:
+                options = self.block.options
+                generator = options.generator(operator.device)
+                shared.preconditioner = rf.build_preconditioner(
+                    operator, options.preconditioner(), num_rhs=num_columns, generator=generator
+                )
+        return replace(self, preconditioner=shared.preconditioner)
 
     def keywords(self) -> dict[str, Any]:
         """The arguments that every driver of `rangeformer` takes; failures are ours to handle."""
@@ -83,24 +98,23 @@ def solve(
     """
     fold = Fold.of(matrix.shape[:-2], rhs)
     columns = fold.fold(rhs)
-    operator = rf.as_operator(matrix)
     with torch.no_grad():
-        solution, task = _solve(task, matrix, operator, columns.detach())
+        solution, task = _solve(task, matrix, columns.detach())
     parts = matrix.representation()
     if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (columns, *parts)):
 
         def adjoint(gradient: Tensor) -> Tensor:
-            backward = replace(task, purpose=f"{task.purpose} (backward)")
-            return _solve(backward, matrix, operator, gradient)[0]
+            return _solve(replace(task, purpose=f"{task.purpose} (backward)"), matrix, gradient)[0]
 
         solution = SolveDerivative.apply(solution, matrix.representation_tree(), adjoint, columns, *parts)
     return fold.unfold(solution)
 
 
-def _solve(
-    task: Task, matrix: LinearOperator, operator: rf.MatrixOperator, columns: Tensor
-) -> tuple[Tensor, Task]:
+def _solve(task: Task, matrix: LinearOperator, columns: Tensor) -> tuple[Tensor, Task]:
+    """The solution, without a graph, and the task with the preconditioner that was used."""
+
     def ours() -> tuple[tuple[Tensor, Task], str | None]:
+        operator = rf.as_operator(matrix)
         prepared = task.prepared(operator, columns.shape[-1])
         solution = rf.linear_solve(operator, columns, **prepared.keywords())
         _record(prepared, matrix, solution)
@@ -294,6 +308,7 @@ def _attempt(
     ours: Callable[[], tuple[Answer, str | None]],
     by_cholesky: Callable[[], Answer],
 ) -> Answer:
+    task.block.options.preconditioner()  # a bad checkpoint is the user's to mend, not ours to work around
     try:
         answer, reason = ours()
     except (ValueError, torch.linalg.LinAlgError) as error:

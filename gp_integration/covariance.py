@@ -10,10 +10,14 @@ from linear_operator.operators import (
     DiagLinearOperator,
     LinearOperator,
     MaskedLinearOperator,
+    MatmulLinearOperator,
     RootLinearOperator,
     SumLinearOperator,
 )
 from torch import Tensor
+
+
+_LOW_RANK = (DiagLinearOperator, MatmulLinearOperator, RootLinearOperator)
 
 
 class PredictiveCovariance(SumLinearOperator):
@@ -33,8 +37,7 @@ def is_dense(operator: LinearOperator) -> bool:
     """Whether an evaluated operator costs n^2 per product anyway, so that nothing is lost by densifying.
 
     Structure is worth more than we can add: Toeplitz, Kronecker, interpolated, low-rank and block
-    operators say False. A sum is dense if it has a dense part and no product of factors, which is
-    what sparse variational posteriors look like.
+    operators say False. A sum of kernels is dense if one of them is and the others have low rank.
     """
     if isinstance(operator, DenseLinearOperator | PredictiveCovariance):
         return True
@@ -43,10 +46,11 @@ def is_dense(operator: LinearOperator) -> bool:
     if type(operator) is AddedDiagLinearOperator:
         return is_dense(operator._linear_op)
     if type(operator) is SumLinearOperator:
+        # A part with its own diagonal is the mark of variational posteriors (jitter), which are not ours.
+        if any(isinstance(part, AddedDiagLinearOperator) for part in operator.linear_ops):
+            return False
         others = [part for part in operator.linear_ops if not is_dense(part)]
-        return len(others) < len(operator.linear_ops) and all(
-            isinstance(part, DiagLinearOperator | RootLinearOperator) for part in others
-        )
+        return len(others) < len(operator.linear_ops) and all(isinstance(part, _LOW_RANK) for part in others)
     return False
 
 
@@ -84,6 +88,10 @@ def samplable(operator: LinearOperator) -> bool:
         return samplable(operator.base_linear_op)
     if type(operator) is SumLinearOperator:
         return all(samplable(part) for part in operator.linear_ops)
+    if isinstance(operator, MatmulLinearOperator):  # D K D, as BoTorch undoes standardisation
+        factors = (operator.left_linear_op, operator.right_linear_op)
+        others = [factor for factor in factors if not isinstance(factor, DiagLinearOperator)]
+        return len(others) == 1 and samplable(others[0])
     return is_dense(operator)
 
 

@@ -63,12 +63,22 @@ def fresh_generator(device: torch.device) -> torch.Generator:
     return torch.Generator(device=device).manual_seed(_fresh_seed())
 
 
+def load_model(checkpoint: str | Path | None) -> rf.RangeFormer:
+    """The model behind a `checkpoint` option, read from disk once for every version of the file.
+
+    Raises:
+        FileNotFoundError: If there is no such checkpoint.
+        ValueError: If it is damaged.
+    """
+    if checkpoint in (None, "untrained"):
+        return _load(checkpoint, None)
+    path = Path(checkpoint)
+    return _load(path, path.stat().st_mtime_ns if path.exists() else None)
+
+
 @functools.lru_cache(maxsize=8)
-def load_model(checkpoint: str | Path | None) -> Any:
-    """The model behind a `checkpoint` option, read from disk once."""
-    if checkpoint == "untrained":
-        return rf.RangeFormer.untrained()
-    return rf.load(checkpoint)
+def _load(checkpoint: str | Path | None, version: int | None) -> rf.RangeFormer:
+    return rf.RangeFormer.untrained() if checkpoint == "untrained" else rf.load(checkpoint)
 
 
 def _fresh_seed() -> int:

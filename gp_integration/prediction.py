@@ -51,7 +51,7 @@ class TrainingSystem:
         offset: y - mean, `(*any, n)`.
         options: The options it was built under.
         fingerprint: The values it was built from; other options or values make it stale.
-        preconditioner: Built at first use.
+        shared: Its preconditioner, built at first use.
         mean_cache: matrix^-1 offset, computed at first use.
     """
 
@@ -59,20 +59,8 @@ class TrainingSystem:
     offset: Tensor
     options: Options
     fingerprint: list[Tensor]
-    preconditioner: rf.Preconditioner | None = None
+    shared: certified.Shared = field(default_factory=certified.Shared)
     mean_cache: Tensor | None = None
-    lock: threading.Lock = field(default_factory=threading.Lock)
-
-    def preconditioned(self, block: Block) -> rf.Preconditioner:
-        """The preconditioner, built once."""
-        with self.lock:
-            if self.preconditioner is None:
-                generator = block.options.generator(self.matrix.device)
-                with torch.no_grad():
-                    self.preconditioner = rf.build_preconditioner(
-                        self.matrix, block.options.preconditioner(), generator=generator
-                    )
-            return self.preconditioner
 
 
 def mean_cache(block: Block, strategy: DefaultPredictionStrategy, nan_policy: str) -> Tensor | None:
@@ -220,13 +208,13 @@ def _same(first: list[Tensor], second: list[Tensor]) -> bool:
 
 
 def _solve_mean(block: Block, system: TrainingSystem, matrix: LinearOperator, offset: Tensor) -> Tensor:
-    task = certified.Task(block, "mean", block.options.eval_tolerance, system.preconditioned(block))
+    task = certified.Task(block, "mean", block.options.eval_tolerance, shared=system.shared)
     return certified.solve(task, matrix, offset.unsqueeze(-1)).squeeze(-1)
 
 
 def _solve_blocks(block: Block, system: TrainingSystem, cross: Tensor) -> Tensor:
     """A^-1 cross, without a graph, `_BLOCK_COLUMNS` columns at a time."""
-    task = certified.Task(block, "covariance", block.options.eval_tolerance, system.preconditioned(block))
+    task = certified.Task(block, "covariance", block.options.eval_tolerance, shared=system.shared)
     fold = Fold.of(system.matrix.shape[:-2], cross)
     with torch.no_grad():
         blocks = fold.fold(cross).split(_BLOCK_COLUMNS, dim=-1)

@@ -37,7 +37,8 @@ class use_rangeformer:  # noqa: N801 - named like the settings of GPyTorch
         fallback: "cholesky", or "raise" to get a RuntimeError instead. (Default: "cholesky")
 
     Raises:
-        ValueError: If an option is out of range.
+        ValueError: If an option is out of range, or the checkpoint is damaged.
+        FileNotFoundError: If there is no such checkpoint.
         RuntimeError: If the installed GPyTorch differs from the tested ones where we hook in.
 
     Example:
@@ -93,6 +94,8 @@ class use_rangeformer:  # noqa: N801 - named like the settings of GPyTorch
         return active.innermost() is None
 
     def __enter__(self) -> Recorder:
+        if self._options is not None:
+            self._options.preconditioner()  # a missing or damaged checkpoint shows here, not in training
         patches.acquire()
         return active.push(self._options).recorder
 

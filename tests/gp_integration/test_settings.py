@@ -9,6 +9,7 @@ import pytest
 import torch
 from gp_models import exact_gp, loss_of
 
+import rangeformer as rf
 from gp_integration import patches, settings
 from gp_integration.settings import use_rangeformer
 
@@ -180,9 +181,17 @@ def test_bad_options_are_named(option, value):
         use_rangeformer(**{option: value})
 
 
-def test_a_missing_checkpoint_is_an_error_and_not_a_fallback(tmp_path):
-    with use_rangeformer(checkpoint=tmp_path / "none.safetensors"), pytest.raises(FileNotFoundError):
-        loss_of(exact_gp(810))
+def test_a_bad_checkpoint_is_an_error_at_the_with_statement(tmp_path):
+    with pytest.raises(FileNotFoundError), use_rangeformer(checkpoint=tmp_path / "none.safetensors"):
+        pass
+    path = tmp_path / "broken.safetensors"
+    rf.save(rf.RangeFormer.untrained(), path)
+    with use_rangeformer(checkpoint=path):
+        pass
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(ValueError, match="broken.safetensors"), use_rangeformer(checkpoint=path):
+        pass
+    assert use_rangeformer.is_default()
 
 
 def test_the_untrained_model_works_too():
