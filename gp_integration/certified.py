@@ -167,7 +167,7 @@ def logdet(
     task: Task,
     matrix: LinearOperator,  # shape: (*batch, n, n)
 ) -> Tensor:  # shape: (*batch)
-    """log det A, differentiable."""
+    """Log det A, differentiable."""
 
     def ours() -> tuple[Tensor, str | None]:
         operator = rf.as_operator(matrix)
@@ -311,7 +311,7 @@ def _attempt(
     task.block.options.preconditioner()  # a bad checkpoint is the user's to mend, not ours to work around
     try:
         answer, reason = ours()
-    except (ValueError, torch.linalg.LinAlgError) as error:
+    except (ValueError, torch._C._LinAlgError) as error:
         answer, reason = None, f"{type(error).__name__}: {error}"
     if answer is not None and reason is None:
         return answer
@@ -361,5 +361,5 @@ def _logdet_of(factor: Tensor) -> Tensor:
 
 
 def gaussian_constant(size: int) -> float:
-    """n log 2 pi."""
+    """N log 2 pi."""
     return size * math.log(2 * math.pi)

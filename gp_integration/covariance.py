@@ -16,7 +16,6 @@ from linear_operator.operators import (
 )
 from torch import Tensor
 
-
 _LOW_RANK = (DiagLinearOperator, MatmulLinearOperator, RootLinearOperator)
 
 

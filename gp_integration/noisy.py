@@ -38,7 +38,9 @@ def inv_quad(
     system = _system(block, operator)
     if system is None:
         return NotImplemented
-    return inv_quad_with(certified.Task(block, "inv_quad", block.options.tolerance), system, inv_quad_rhs, reduce_inv_quad)
+    return inv_quad_with(
+        certified.Task(block, "inv_quad", block.options.tolerance), system, inv_quad_rhs, reduce_inv_quad
+    )
 
 
 def inv_quad_logdet(

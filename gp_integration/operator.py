@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from linear_operator import to_linear_operator
+from linear_operator import to_dense, to_linear_operator
 from linear_operator.operators import LinearOperator
 from torch import Tensor
 
@@ -106,7 +106,7 @@ class RangeFormerLinearOperator(LinearOperator):
 
     def to_dense(self) -> Tensor:  # shape: (*batch, n, n)
         """The matrix as a tensor."""
-        return self.base.to_dense()
+        return to_dense(self.base)
 
     def _task(self, purpose: str) -> certified.Task:
         block = active.current()

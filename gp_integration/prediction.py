@@ -85,7 +85,7 @@ def mean_cache(block: Block, strategy: DefaultPredictionStrategy, nan_policy: st
                 system.mean_cache = _solve_mean(block, system, system.matrix, system.offset)
         solution = system.mean_cache
     else:
-        matrix, offset = _evaluate(strategy, observed)
+        matrix, offset = _with_graph(strategy, observed)
         solution = _solve_mean(block, system, matrix, offset)
     if observed is None:
         return solution
@@ -116,7 +116,7 @@ def predictive_covariance(
         return None
     matrix = system.matrix
     if gpytorch_settings.detach_test_caches.off():
-        matrix, _ = _evaluate(strategy, None)
+        matrix, _ = _with_graph(strategy, None)
     cross = to_dense(test_train).mT
     solution = _solve_blocks(block, system, cross.detach())
     correction = _correction(matrix, cross, solution)
@@ -178,6 +178,15 @@ def _evaluate(
         offset = offset[..., observed]
     matrix = noisy_system(covariance)
     return None if matrix is None else (matrix, offset)
+
+
+def _with_graph(
+    strategy: DefaultPredictionStrategy, observed: Tensor | None
+) -> tuple[AddedDiagLinearOperator, Tensor]:
+    """The same for a strategy whose system is known to be ours."""
+    evaluated = _evaluate(strategy, observed)
+    assert evaluated is not None
+    return evaluated
 
 
 def _fingerprint(strategy: DefaultPredictionStrategy, observed: Tensor | None) -> list[Tensor]:

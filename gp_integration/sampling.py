@@ -32,9 +32,7 @@ def draw(block: Block, covariance: LinearOperator, num_samples: int) -> Tensor:
         `(num_samples, *batch, n)`, drawn from torch's global generator.
     """
     if covariance.shape[-1] <= CHOLESKY_SIZE or _differentiable(covariance):
-        base = torch.randn(
-            *covariance.shape[:-1], num_samples, dtype=covariance.dtype, device=covariance.device
-        )
+        base = torch.randn(*covariance.shape[:-1], num_samples, dtype=covariance.dtype, device=covariance.device)
         return (root(block, covariance, num_samples) @ base).movedim(-1, 0)
     task = certified.Task(block, "samples", block.options.eval_tolerance)
     return certified.sample(task, covariance.evaluate_kernel(), num_samples)

@@ -11,7 +11,7 @@ from gp_integration.notices import leave_alone
 
 
 def log_prob(block: Block, distribution: MultivariateNormal, value: Tensor) -> Tensor | None:
-    """log N(value; mean, K + noise), batched, differentiable; the backward pass needs no block.
+    """Log N(value; mean, K + noise), batched, differentiable; the backward pass needs no block.
 
     Args:
         block: The active block.

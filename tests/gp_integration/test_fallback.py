@@ -51,12 +51,12 @@ def test_a_prediction_that_does_not_converge(all_warnings):
 
 
 def test_raising_instead():
-    with use_rangeformer(fallback="raise", **failing()):
-        with (
-            pytest.warns(rf.ConvergenceWarning),
-            pytest.raises(RuntimeError, match=r"use_rangeformer failed \(log_prob\)"),
-        ):
-            loss_of(exact_gp(810))
+    with (
+        use_rangeformer(fallback="raise", **failing()),
+        pytest.warns(rf.ConvergenceWarning),
+        pytest.raises(RuntimeError, match=r"use_rangeformer failed \(log_prob\)"),
+    ):
+        loss_of(exact_gp(810))
     assert settings.last_report().fallbacks
 
 

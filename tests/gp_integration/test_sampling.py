@@ -96,9 +96,7 @@ def test_large_covariances_are_sampled_without_a_factorisation(monkeypatch):
     monkeypatch.setattr(sampling, "CHOLESKY_SIZE", 100)
     calls = []
     original = sampling.certified.rf.sample_gaussian
-    monkeypatch.setattr(
-        sampling.certified.rf, "sample_gaussian", lambda *a, **k: calls.append(1) or original(*a, **k)
-    )
+    monkeypatch.setattr(sampling.certified.rf, "sample_gaussian", lambda *a, **k: calls.append(1) or original(*a, **k))
     model = exact_gp(850, noise=0.1)
     model.train()
     marginal = model.likelihood(model(*model.train_inputs))
