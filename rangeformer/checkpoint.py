@@ -46,9 +46,9 @@ def load(path: str | os.PathLike[str] | None = None) -> RangeFormer:
     except SafetensorError as error:
         raise _broken(path, f"not a safetensors file ({error})") from error
     try:
-        model = RangeFormer(_config_from(card))
+        model = RangeFormer(RangeFormerConfig.from_fields(card["config"]))
         model.load_state_dict(weights)
-    except (RuntimeError, TypeError, ValueError, KeyError) as error:
+    except (RuntimeError, TypeError, ValueError, KeyError, AttributeError) as error:
         raise _broken(path, f"the weights do not fit the configuration on the card ({error})") from error
     if not all(torch.isfinite(w).all() for w in weights.values()):
         raise _broken(path, "it contains weights that are not finite")
@@ -105,11 +105,6 @@ def read_card(path: str | os.PathLike[str]) -> dict[str, Any]:
         found = card.get("format") if isinstance(card, dict) else card
         raise _broken(card_path(path), f"its format is {found!r}, this version reads {FORMAT!r}")
     return card
-
-
-def _config_from(card: dict[str, Any]) -> RangeFormerConfig:
-    """The model configuration on a card; JSON has lists where the dataclass has tuples."""
-    return RangeFormerConfig(**{k: tuple(v) if isinstance(v, list) else v for k, v in card["config"].items()})
 
 
 def _write(path: Path, data: bytes) -> None:

@@ -17,6 +17,7 @@ All that is learned sits on top of a classical algorithm and starts at zero:
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -49,6 +50,12 @@ class RangeFormerConfig:
     """Random cosine features in `range`, shared evenly by the bandwidths."""
     bandwidths: tuple[float, ...] = (0.15, 0.3, 0.6, 1.2)
     """Length-scales of the cosine features, in units of the cloud of similarity coordinates."""
+
+    @classmethod
+    def from_fields(cls, fields: dict[str, Any]) -> "RangeFormerConfig":
+        """Build from plain JSON values, which have lists where this has tuples."""
+        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
+        return cls(**values)
 
 
 @dataclass(frozen=True)

@@ -26,27 +26,30 @@ class PretrainConfig:
     """Upper limit on wall time; the learning rate follows whichever limit is nearer."""
     batch_size: int = 4
     """Fresh matrices of one size in each step, each of a law of its own."""
-    sizes: tuple[int, ...] = (192, 256, 384, 512)
+    sizes: tuple[int, ...] = (256, 384, 512, 768)
     """Sizes n, one drawn per step."""
     columns: tuple[int, int] = (12, 128)
     """Least and largest number c of pivot columns, log-uniform per step (and at most n / 4)."""
     loops: tuple[int, int] = (1, 4)
     """Least and largest number of loops, uniform per step."""
-    num_neighbors: int = 16
-    """k: the strongest residual neighbours of each row are what the embedding must bring near."""
-    candidates: tuple[int, int] = (16, 48)
-    """Least and largest number of candidates that the neighbours must be among, uniform per step."""
+    num_neighbors: tuple[int, int] = (4, 16)
+    """Least and largest k, uniform per step: the k strongest residual neighbours of each row are to be brought near.
+    Few neighbours in a small matrix are to it what many are to a large one."""
+    candidates_per_neighbor: tuple[float, float] = (1.5, 4.0)
+    """Least and largest m / k, uniform per step: the neighbours must be among the m nearest."""
     kernel_share: float = 0.8
     """Share of kernel matrices; the rest is of all other laws."""
     validation_laws: tuple[str, ...] = VALIDATION_LAWS
     """Laws kept for validation; never trained on."""
+    validation_neighbors: int = 8
+    """k of the validation; the candidates are 2 k."""
     validation_size: int = 800
     """n of the validation matrices."""
     validation_columns: tuple[int, ...] = (16, 32, 64, 128)
     """c of the validation matrices; each law meets each c, twice."""
     validate_every: int = 250
     """Steps between validations."""
-    learning_rate: float = 1e-3
+    learning_rate: float = 2e-3
     """Peak of the schedule: linear warm-up over 3 %, cosine to a hundredth."""
     weight_average: float = 0.995
     """Decay of the exponential moving average of the weights; the average is what is validated and kept."""
@@ -66,10 +69,11 @@ class PretrainConfig:
             raise ValueError("`validation_laws` leaves no kernel law, or no other law, to train on.")
         if self.num_steps < 1 or self.batch_size < 1 or self.validate_every < 1:
             raise ValueError("`num_steps`, `batch_size` and `validate_every` must be positive.")
-        if min(self.sizes) <= 2 * self.candidates[1] or self.validation_size <= 2 * self.candidates[1]:
+        needed = 2 * self.num_neighbors[1] * self.candidates_per_neighbor[1]
+        if min(self.sizes) <= needed or self.validation_size <= 2 * self.validation_neighbors:
             raise ValueError(
-                f"`sizes` and `validation_size` must exceed twice the largest number of candidates "
-                f"({self.candidates[1]}). Got {self.sizes} and {self.validation_size}."
+                f"`sizes` must exceed twice the largest number of candidates, {needed:g}, and `validation_size` its "
+                f"candidates, {2 * self.validation_neighbors}. Got {self.sizes} and {self.validation_size}."
             )
 
     def training_laws(self, *, kernels: bool) -> tuple[str, ...]:
@@ -92,8 +96,7 @@ class PretrainConfig:
         unknown = set(fields) - known
         if unknown:
             raise ValueError(f"Unknown configuration fields {sorted(unknown)}. Known: {sorted(known)}.")
-        fields = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
-        if isinstance(fields.get("model"), dict):
-            model = {k: tuple(v) if isinstance(v, list) else v for k, v in fields["model"].items()}
-            fields["model"] = RangeFormerConfig(**model)
-        return cls(**fields)
+        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
+        if isinstance(values.get("model"), dict):
+            values["model"] = RangeFormerConfig.from_fields(values["model"])
+        return cls(**values)

@@ -76,8 +76,8 @@ def pretrain(config: PretrainConfig, report: Report | None = None) -> TrainingRe
     while progress < 1:
         for group in optimizer.param_groups:
             group["lr"] = config.learning_rate * _schedule(progress)
-        problem, num_candidates, num_loops = _draw_step(config, generator)
-        loss, value = _loss(model, problem, num_candidates, num_loops, config, generator)
+        step_choices = _draw_step(config, generator)
+        loss, value = _loss(model, *step_choices, config, generator)
         optimizer.zero_grad()
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(model.parameters(), config.max_gradient_norm)
@@ -108,20 +108,25 @@ def pretrain(config: PretrainConfig, report: Report | None = None) -> TrainingRe
     return result
 
 
-def _draw_step(config: PretrainConfig, generator: torch.Generator) -> tuple[Problem, int, int]:
-    """A fresh problem, and how many candidates and loops to use on it."""
-    u = torch.rand(2 + config.batch_size, generator=generator).tolist()
+def _draw_step(config: PretrainConfig, generator: torch.Generator) -> tuple[Problem, int, int, int]:
+    """A fresh problem, and how many neighbours, candidates and loops to use on it."""
+    u = torch.rand(3 + config.batch_size, generator=generator).tolist()
     laws = []
-    for kind in u[2:]:
+    for kind in u[3:]:
         known = config.training_laws(kernels=kind < config.kernel_share)
         laws.append(known[_index(len(known), generator)])
     n = config.sizes[_index(len(config.sizes), generator)]
     low, high = config.columns[0], max(config.columns[0], min(config.columns[1], n // 4))
     num_columns = round(math.exp(math.log(low) + u[0] * (math.log(high) - math.log(low))))
     problem = make_problem(laws, n, num_columns, noisy_diagonal=u[1] < 0.5, generator=generator)
-    num_candidates = config.candidates[0] + _index(config.candidates[1] - config.candidates[0] + 1, generator)
-    num_loops = config.loops[0] + _index(config.loops[1] - config.loops[0] + 1, generator)
-    return problem, num_candidates, num_loops
+    num_neighbors = _between(config.num_neighbors, generator)
+    few, many = config.candidates_per_neighbor
+    num_candidates = round(num_neighbors * (few + u[2] * (many - few)))
+    return problem, num_neighbors, num_candidates, _between(config.loops, generator)
+
+
+def _between(ends: tuple[int, int], generator: torch.Generator) -> int:
+    return ends[0] + _index(ends[1] - ends[0] + 1, generator)
 
 
 def _index(count: int, generator: torch.Generator) -> int:
@@ -131,6 +136,7 @@ def _index(count: int, generator: torch.Generator) -> int:
 def _loss(
     model: RangeFormer,
     problem: Problem,
+    num_neighbors: int,
     num_candidates: int,
     num_loops: int,
     config: PretrainConfig,
@@ -141,7 +147,7 @@ def _loss(
         problem.factor, problem.residual_diagonal, problem.diagonal, num_loops=num_loops, generator=generator
     )
     embedding, range_features = features.neighbors.to(torch.float32), features.range.to(torch.float32)
-    loss = neighbor_loss(embedding, problem.correlation, config.num_neighbors, num_candidates)
+    loss = neighbor_loss(embedding, problem.correlation, num_neighbors, num_candidates)
     if config.range_weight == 0:
         return loss, loss.item()
     rank = problem.factor.shape[-1]
@@ -165,8 +171,12 @@ def _update_average(average: RangeFormer, model: RangeFormer, decay: float) -> N
 @torch.no_grad()
 def _reset_range_head(model: RangeFormer) -> None:
     """Make the range features those of the untrained model: training must not end below the start here either."""
-    for layer in (model.range_gain[2], model.range_correction):
-        layer.weight.zero_()
-        layer.bias.zero_()
-    for parameter in (model.knobs[2].weight, model.knobs[2].bias):
-        parameter[4:] = 0
+    gain, knobs = model.range_gain[-1], model.knobs[-1]
+    assert isinstance(gain, torch.nn.Linear)
+    assert isinstance(knobs, torch.nn.Linear)
+    # the first knobs belong to the neighbours, the last ones are the gains of the bandwidths
+    num_bandwidths = len(model.config.bandwidths)
+    for parameter in (gain.weight, gain.bias, model.range_correction.weight, model.range_correction.bias):
+        parameter.zero_()
+    for parameter in (knobs.weight, knobs.bias):
+        parameter[-num_bandwidths:] = 0

@@ -46,7 +46,7 @@ def validation_problems(config: PretrainConfig) -> list[tuple[Problem, float, fl
                 [law], config.validation_size, num_columns, noisy_diagonal=i % 2 == 0, generator=generator
             )
             nothing = problem.residual.diagonal(dim1=-2, dim2=-1).log().mean().item()
-            oracle = conditional_log_variance(problem, strongest_earlier(problem, config.num_neighbors)).item()
+            oracle = conditional_log_variance(problem, strongest_earlier(problem, config.validation_neighbors)).item()
             found.append((problem, nothing, oracle))
     return found
 
@@ -57,12 +57,12 @@ def validate(
 ) -> tuple[Validation, list[dict[str, float | str | int]]]:
     """Measure a model; returns the means and one row per problem."""
     rows = []
-    num_candidates = 2 * config.num_neighbors
+    num_candidates = 2 * config.validation_neighbors
     for problem, nothing, oracle in problems:
         features = model(problem.factor, problem.residual_diagonal, problem.diagonal)
-        neighbors = proposed_neighbors(problem, features.neighbors, num_candidates, config.num_neighbors)
+        neighbors = proposed_neighbors(problem, features.neighbors, num_candidates, config.validation_neighbors)
         value = conditional_log_variance(problem, neighbors).item()
-        best = strongest_earlier(problem, config.num_neighbors)[:, num_candidates:]
+        best = strongest_earlier(problem, config.validation_neighbors)[:, num_candidates:]
         hits = (best[..., :, None] == neighbors[:, num_candidates:, None, :]).any(-1)
         rows.append(
             {

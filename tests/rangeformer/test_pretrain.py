@@ -26,8 +26,9 @@ TINY = PretrainConfig(
     batch_size=2,
     sizes=(64, 80),
     columns=(6, 12),
-    num_neighbors=6,
-    candidates=(8, 12),
+    num_neighbors=(3, 6),
+    candidates_per_neighbor=(1.5, 3.0),
+    validation_neighbors=6,
     validation_laws=("kernel_discretised", "toeplitz"),
     validation_size=96,
     validation_columns=(8, 16),
@@ -160,7 +161,7 @@ def test_command_line(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"sizes": [20]}, "must exceed twice"),
+        ({"sizes": [20]}, "must exceed twice the largest number of candidates"),
         ({"nonsense": 1}, "Unknown configuration fields"),
         ({"validation_laws": ["none"]}, "unknown laws"),
         ({"num_steps": 0}, "must be positive"),
