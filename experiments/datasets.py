@@ -76,7 +76,9 @@ def diamonds() -> Table:
 def read_csv(path: Path, target: str | None = None) -> Table:
     """A CSV file of numbers with a header; the target is the column `target`, or the last one."""
     with path.open(newline="") as file:
-        header, *rows = list(csv.reader(file))
+        header, *rows = list(csv.reader(file)) or [[]]
+    if not header or not rows:
+        raise ValueError(f"{path.name} must hold a header and rows of numbers.")
     target = header[-1] if target is None else target
     if target not in header:
         raise ValueError(f"`--target` must be a column of {path.name}, one of {header}. Got {target!r}.")
@@ -91,7 +93,7 @@ def read_csv(path: Path, target: str | None = None) -> Table:
 
 
 def read_npz(path: Path) -> Table:
-    """A file with arrays X (rows, d), y (rows,) and, if the split is fixed, test_mask (rows, splits), split 0 of which is used."""
+    """A file with X (rows, d), y (rows,) and perhaps test_mask (rows, splits), whose first column is the split."""
     arrays = np.load(path)
     mask = arrays["test_mask"][:, 0].astype(bool) if "test_mask" in arrays else None
     features, target = arrays["X"].astype(np.float64), arrays["y"].astype(np.float64)
@@ -99,7 +101,7 @@ def read_npz(path: Path) -> Table:
 
 
 def split(table: Table, n: int, num_test: int, seed: int, dtype: torch.dtype, device: torch.device) -> Split:
-    """`n` training and `num_test` test rows at random, standardised with the statistics of all rows that are not test rows."""
+    """`n` training and `num_test` test rows at random, standardised by all rows that are not test rows."""
     order = np.random.default_rng(seed).permutation(len(table.target))
     if table.test_mask is None:
         # never more than a tenth, so that a small table keeps enough rows to train on
@@ -117,5 +119,10 @@ def split(table: Table, n: int, num_test: int, seed: int, dtype: torch.dtype, de
         return torch.tensor(values, dtype=dtype, device=device)
 
     return Split(
-        tensor(features[train]), tensor(target[train]), tensor(features[test]), tensor(target[test]), target_mean, target_std
+        tensor(features[train]),
+        tensor(target[train]),
+        tensor(features[test]),
+        tensor(target[test]),
+        target_mean,
+        target_std,
     )

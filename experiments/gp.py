@@ -1,4 +1,4 @@
-"""The exact Gaussian process under study, its training step, its prediction, and the float64 truth they are held against."""
+"""The exact Gaussian process under study: its training step, its prediction, and the truth they are held against."""
 
 import json
 import math
@@ -35,7 +35,7 @@ class ExactGP(gpytorch.models.ExactGP):
 
 @dataclass(frozen=True)
 class Truth:
-    """Loss and gradient in float64; `scale` is the yardstick of a gradient error."""
+    """Loss and gradient; `scale` is the yardstick of a gradient error."""
 
     loss: float
     gradient: Tensor  # (num_parameters,)
@@ -47,7 +47,7 @@ class Truth:
 
 
 def set_hyperparameters(model: ExactGP, path: Path, lengthscale_factor: float = 1.0, noise_factor: float = 1.0) -> None:
-    """Read `noise_std`, `signal_std` and `lengthscales` from JSON; the factors multiply length-scales and noise variance."""
+    """Read `noise_std`, `signal_std`, `lengthscales` from JSON; the factors multiply lengths and noise variance."""
     values = json.loads(path.read_text())
     model.covar_module.base_kernel.lengthscale = lengthscale_factor * torch.tensor(values["lengthscales"])
     model.covar_module.outputscale = values["signal_std"] ** 2
@@ -78,36 +78,66 @@ def predict(model: ExactGP, x: Tensor) -> tuple[Tensor, Tensor]:
     return prediction.mean, prediction.variance
 
 
-def rmse_and_nll(mean: Tensor, variance: Tensor, target: Tensor) -> tuple[float, float]:
-    """Test error and mean negative log density, both in standardised units. A negative variance makes the second NaN."""
-    squared = (mean - target).double() ** 2
-    nll = 0.5 * (squared / variance.double() + torch.log(2 * math.pi * variance.double()))
-    return float(squared.mean().sqrt()), float(nll.mean())
+def score(mean: Tensor, variance: Tensor, target: Tensor) -> dict:
+    """Test error, mean negative log density, and share of the targets inside the 95 % band, in standardised units.
+
+    Approximate solves can make a variance negative; a density does not exist then, and `nll` is None.
+    """
+    error, variance = (mean - target).double(), variance.double()
+    num_negative = int((variance <= 0).sum())
+    nll = 0.5 * (error**2 / variance + torch.log(2 * math.pi * variance)).mean()
+    return {
+        "rmse": float(error.square().mean().sqrt()),
+        "nll": None if num_negative else float(nll),
+        "num_negative_variances": num_negative,
+        "coverage": float((error.abs() <= 1.96 * variance.clamp_min(0).sqrt()).double().mean()),
+    }
+
+
+def hyperparameters(model: ExactGP) -> dict:
+    """In the form `set_hyperparameters` reads."""
+    return {
+        "noise_std": model.likelihood.noise.item() ** 0.5,
+        "signal_std": model.covar_module.outputscale.item() ** 0.5,
+        "lengthscales": model.covar_module.base_kernel.lengthscale.flatten().tolist(),
+    }
 
 
 def truth(model: ExactGP) -> Truth:
-    """Loss and gradient at the model's hyperparameters by a dense float64 Cholesky factor.
+    """Loss and gradient at the model's hyperparameters by a dense float64 Cholesky factor."""
+    model = deepcopy(model).double()
+    loss, *parts = _by_hand(model)
+    gradients = [_gradient(part, [*model.parameters()]) for part in parts]
+    return Truth(loss.item(), gradients[0] + gradients[1], sum(float(gradient.norm()) for gradient in gradients))
 
-    The derivatives are written out, d(r^T A^-1 r) = 2 a^T dr - a^T dA a with a = A^-1 r, and d log det A = tr(A^-1 dA),
-    which needs the inverse once and keeps the two parts apart.
+
+def training_step_by_hand(model: ExactGP) -> Tensor:
+    """What `training_step` does, in the precision of the model, without GPyTorch's linear algebra."""
+    model.zero_grad()
+    loss, quadratic, logdet = _by_hand(model)
+    (quadratic + logdet).backward()
+    return loss
+
+
+def _gradient(value: Tensor, parameters: list[Tensor]) -> Tensor:
+    # the mean has no part in the log-determinant, hence `allow_unused`
+    parts = torch.autograd.grad(value, parameters, retain_graph=True, allow_unused=True, materialize_grads=True)
+    return torch.cat([part.reshape(-1) for part in parts])
+
+
+def _by_hand(model: ExactGP) -> tuple[Tensor, Tensor, Tensor]:
+    """The loss, and two scalars whose *gradients* are those of its quadratic form and of its log-determinant.
+
+    With a = A^-1 r they are d(r^T A^-1 r) = 2 a^T dr - a^T dA a and d log det A = tr(A^-1 dA): one factor and one
+    inverse, where autograd through the factorisation needs several products of that size.
     """
-    model = deepcopy(model).double().train()
+    model.train()
     marginal = model.likelihood(model(*model.train_inputs))
-    residual = model.train_targets - marginal.mean
+    residual, n = model.train_targets - marginal.mean, len(model.train_targets)
     covariance = marginal.lazy_covariance_matrix.to_dense()
     factor = torch.linalg.cholesky(covariance.detach())
-    inverse = torch.cholesky_inverse(factor)
-    solution = inverse @ residual.detach()
-
-    n, parameters = len(residual), list(model.parameters())
+    solution = torch.cholesky_solve(residual.detach()[:, None], factor)[:, 0]
     quadratic = 2 * solution @ residual - solution @ covariance @ solution
-    logdet = (inverse * covariance).sum()
-    parts = [
-        torch.cat([part.reshape(-1) for part in torch.autograd.grad(value, parameters, **keep)]) / (2 * n)
-        for value, keep in (
-            (quadratic, {"retain_graph": True, "materialize_grads": True}),
-            (logdet, {"materialize_grads": True, "allow_unused": True}),
-        )
-    ]
-    loss = (residual @ solution + 2 * factor.diagonal().log().sum() + n * math.log(2 * math.pi)) / (2 * n)
-    return Truth(float(loss), sum(parts), sum(float(part.norm()) for part in parts))
+    logdet = (torch.cholesky_inverse(factor) * covariance).sum()
+    loss = residual.detach() @ solution + 2 * factor.diagonal().log().sum() + n * math.log(2 * math.pi)
+    return loss / (2 * n), quadratic / (2 * n), logdet / (2 * n)

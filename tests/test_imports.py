@@ -1,0 +1,110 @@
+"""The packages depend on each other in one direction, and importing them is cheap, quiet and free of side effects."""
+
+import ast
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGES = ("rangeformer", "gp_integration", "sketching", "experiments")
+ALLOWED = {
+    "rangeformer": set(),
+    "sketching": {"rangeformer"},
+    "gp_integration": {"rangeformer"},
+    "experiments": {"rangeformer", "gp_integration", "sketching"},
+}
+# what `rangeformer` may load, beside the standard library; safetensors only when weights are read
+HEAVY = (
+    "gpytorch",
+    "linear_operator",
+    "botorch",
+    "jaxtyping",
+    "safetensors",
+    "matplotlib",
+    "rich",
+    "pandas",
+    "sklearn",
+)
+
+
+def imported_modules(path: Path) -> set[str]:
+    """Every module that is imported anywhere in a file, also inside functions."""
+    modules = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            modules |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path.name}: relative import"
+            modules |= {node.module or ""} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return modules
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+SOURCES = {module_name(path): path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))}
+
+
+def in_fresh_process(code: str, *options: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, *options, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT, timeout=120
+    )
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_packages_import_only_what_is_below_them(package):
+    for name, path in SOURCES.items():
+        if name.split(".")[0] != package:
+            continue
+        others = {module.split(".")[0] for module in imported_modules(path)} & set(PACKAGES) - {package}
+        assert others <= ALLOWED[package], f"{name} imports {others - ALLOWED[package]}"
+
+
+def test_modules_form_no_cycle():
+    # a package's `__init__` gathers its modules, so an edge to the package itself is followed only from outside
+    graph = {
+        name: {module for module in imported_modules(path) if module in SOURCES} - {name, name.split(".")[0]}
+        for name, path in SOURCES.items()
+    }
+    done, active = set(), []
+
+    def visit(name: str) -> None:
+        assert name not in active, " -> ".join([*active[active.index(name) :], name])
+        if name in done:
+            return
+        active.append(name)
+        for below in sorted(graph[name]):
+            visit(below)
+        done.add(active.pop())
+
+    for name in graph:
+        visit(name)
+
+
+def test_rangeformer_loads_only_torch_numpy_and_scipy():
+    code = "import json, sys, rangeformer; print(json.dumps(sorted({name.split('.')[0] for name in sys.modules})))"
+    loaded = set(json.loads(in_fresh_process(code).stdout))
+    assert "rangeformer" in loaded
+    assert not loaded & {*HEAVY, "gp_integration", "sketching", "experiments"}
+
+
+@pytest.mark.parametrize("package", ["rangeformer", "sketching"])
+def test_importing_warns_about_nothing(package):
+    assert in_fresh_process(f"import {package}", "-W", "error").stderr == ""
+
+
+def test_gp_integration_adds_no_warning_of_its_own():
+    # what gpytorch warns about at its own import is not ours to judge
+    quiet_gpytorch = "import warnings; warnings.simplefilter('ignore'); import gpytorch; "
+    assert in_fresh_process(quiet_gpytorch + "warnings.simplefilter('error'); import gp_integration").stderr == ""
+
+
+def test_rangeformer_imports_as_fast_as_torch():
+    # CPU time, not wall time, and the best of five, so that a busy machine does not fail the test
+    code = "import time, torch; t = time.process_time(); import rangeformer; print(time.process_time() - t)"
+    assert min(float(in_fresh_process(code).stdout) for _ in range(5)) < 0.3
