@@ -19,6 +19,7 @@ from linear_operator.utils.cholesky import psd_safe_cholesky
 from torch import Tensor
 
 import rangeformer as rf
+from gp_integration import structures
 from gp_integration.active import Block
 from gp_integration.folding import Fold
 from gp_integration.options import fresh_generator
@@ -50,6 +51,7 @@ class Task:
         tolerance: Relative residual per column.
         preconditioner: The preconditioner, None until `prepared`.
         shared: Where to keep it for later calls, None if every call builds its own.
+        kernel: Whose covariance it is: its structure is remembered for the next call, None to search anew.
     """
 
     block: Block
@@ -57,6 +59,7 @@ class Task:
     tolerance: float
     preconditioner: rf.Preconditioner | None = None
     shared: Shared | None = None
+    kernel: torch.nn.Module | None = None
 
     def prepared(self, operator: rf.MatrixOperator, num_columns: int) -> "Task":
         """This task with a preconditioner for `num_columns` right-hand sides."""
@@ -65,12 +68,27 @@ class Task:
         shared = Shared() if self.shared is None else self.shared
         with shared.lock:
             if shared.preconditioner is None:
-                options = self.block.options
-                generator = options.generator(operator.device)
-                shared.preconditioner = rf.build_preconditioner(
-                    operator, options.preconditioner(), num_rhs=num_columns, generator=generator
-                )
+                shared.preconditioner = self._build(operator, num_columns)
         return replace(self, preconditioner=shared.preconditioner)
+
+    def _build(self, operator: rf.MatrixOperator, num_columns: int) -> rf.Preconditioner:
+        options = self.block.options
+        structure = None if self.kernel is None else structures.recall(self.kernel, self.key(operator))
+        sizes = {}
+        if structure is not None:
+            sizes = {"num_columns": structure.pivots.shape[-1], "num_neighbors": structure.neighbors.shape[-1]}
+        return rf.build_preconditioner(
+            operator,
+            options.preconditioner(),
+            num_rhs=num_columns,
+            structure=structure,
+            generator=options.generator(operator.device),
+            **sizes,
+        )
+
+    def key(self, matrix: rf.MatrixOperator | LinearOperator) -> tuple:
+        """What a remembered structure must agree in."""
+        return tuple(matrix.shape), matrix.dtype, str(matrix.device), self.block.options
 
     def keywords(self) -> dict[str, Any]:
         """The arguments that every driver of `rangeformer` takes; failures are ours to handle."""
@@ -143,10 +161,12 @@ def inv_quad_logdet(
             columns,
             num_probes=task.block.options.num_probes,
             probe_rtol=min(_PROBE_RTOL, 10 * task.tolerance),
-            generator=task.block.options.generator(matrix.device),
+            generator=task.block.options.generator(matrix.device, stream=1),
             **prepared.keywords(),
         )
         _record(prepared, matrix, result.solution, result.log_determinant)
+        if not _structure_serves(prepared, operator, result):
+            return ours()
         if columns.shape[-1] == 1:
             inv_quad = result.inv_quad.unsqueeze(-1)
         else:
@@ -163,6 +183,16 @@ def inv_quad_logdet(
     return FirstDerivative.apply(inv_quad), FirstDerivative.apply(logdet)
 
 
+def _structure_serves(task: Task, operator: rf.MatrixOperator, result: rf.InvQuadLogdet) -> bool:
+    assert task.preconditioner is not None
+    structure = task.preconditioner.structure
+    if task.kernel is None or structure is None:
+        return True
+    num_iterations = result.log_determinant.num_iterations + result.solution.num_iterations
+    cost = structures.Cost(num_iterations, float(result.standard_error.max()))
+    return structures.serves(task.kernel, task.key(operator), structure, cost)
+
+
 def logdet(
     task: Task,
     matrix: LinearOperator,  # shape: (*batch, n, n)
@@ -175,7 +205,7 @@ def logdet(
         result = rf.logdet(
             operator,
             num_probes=task.block.options.num_probes,
-            generator=task.block.options.generator(matrix.device),
+            generator=task.block.options.generator(matrix.device, stream=1),
             **prepared.keywords() | {"rtol": min(_PROBE_RTOL, 10 * task.tolerance)},
         )
         _record(prepared, matrix, result)
@@ -315,6 +345,8 @@ def _attempt(
         answer, reason = None, f"{type(error).__name__}: {error}"
     if answer is not None and reason is None:
         return answer
+    if task.kernel is not None:
+        structures.forget(task.kernel, task.key(matrix))
     recorder, options = task.block.recorder, task.block.options
     recorder.fallback(task.purpose, reason)
     advice = "Raise `max_iterations`, loosen the tolerance, or use float64; if it persists, the noise is too small."
@@ -351,6 +383,9 @@ def _record(task: Task, matrix: LinearOperator, *results: Any) -> None:
             num_matvecs=sum(r.num_matvecs for r in results),
             tolerance=task.tolerance,
             residual=max((float(r.max()) for r in residuals), default=None),
+            standard_error=max(
+                (float(r.standard_error.max()) for r in results if hasattr(r, "standard_error")), default=None
+            ),
             preconditioner=(built.num_columns, built.num_neighbors),
         )
     )

@@ -16,6 +16,8 @@ from linear_operator.operators import (
 )
 from torch import Tensor
 
+# What can be solved to a tolerance worth stating.
+DTYPES = (torch.float32, torch.float64)
 _LOW_RANK = (DiagLinearOperator, MatmulLinearOperator, RootLinearOperator)
 
 
@@ -63,6 +65,8 @@ def noisy_system(operator: LinearOperator) -> AddedDiagLinearOperator | None:
         `AddedDiagLinearOperator(dense K, noise)`, or None if it is not of that form, in which case
         it is not ours.
     """
+    if operator.dtype not in DTYPES:
+        return None
     if isinstance(operator, MaskedLinearOperator):
         system = noisy_system(operator.base) if operator.row_eq_col_mask else None
         return None if system is None else _select(system, operator.row_mask)
@@ -96,6 +100,8 @@ def samplable(operator: LinearOperator) -> bool:
 
 def kind_of(operator: LinearOperator) -> str:
     """A name for a covariance that is not ours, for the notice."""
+    if operator.dtype not in DTYPES:
+        return f"matrices of {operator.dtype}"
     name = type(operator).__name__
     known = {
         "LowRankRootAddedDiagLinearOperator": "sparse GP regression (SGPR) and other low-rank kernels",
@@ -110,6 +116,15 @@ def kind_of(operator: LinearOperator) -> str:
     elif isinstance(operator, LazyEvaluatedKernelTensor):
         name = type(operator.evaluate_kernel()).__name__
     return f"covariances of structure {name}"
+
+
+def kernels_of(operator: object) -> list[torch.nn.Module]:
+    """The kernels behind a covariance that has not been evaluated yet."""
+    if isinstance(operator, LazyEvaluatedKernelTensor):
+        return [operator.kernel]
+    if isinstance(operator, LinearOperator):
+        return [kernel for part in operator._args for kernel in kernels_of(part)]
+    return []
 
 
 def dense_plus_diagonal(

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from linear_operator import to_dense, to_linear_operator
+from linear_operator import to_linear_operator
 from linear_operator.operators import LinearOperator
 from torch import Tensor
 
@@ -106,7 +106,9 @@ class RangeFormerLinearOperator(LinearOperator):
 
     def to_dense(self) -> Tensor:  # shape: (*batch, n, n)
         """The matrix as a tensor."""
-        return to_dense(self.base)
+        dense = self.base.to_dense()
+        assert torch.is_tensor(dense)
+        return dense
 
     def _task(self, purpose: str) -> certified.Task:
         block = active.current()

@@ -11,6 +11,8 @@ import torch
 import rangeformer as rf
 
 _FALLBACKS = ("cholesky", "raise")
+# An odd constant without structure (2^64 over the golden ratio) keeps the streams of nearby seeds apart.
+_STREAM = 0x9E3779B97F4A7C15
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,7 @@ class Options:
     max_iterations: int = 1000
     min_size: int = 800
     fallback: str = "cholesky"
+    reuse_structure: bool = True
 
     def __post_init__(self):
         for name in ("tolerance", "eval_tolerance"):
@@ -42,14 +45,15 @@ class Options:
         if self.fallback not in _FALLBACKS:
             raise ValueError(f"`fallback` must be one of {_FALLBACKS}. Got {self.fallback!r}.")
 
-    def generator(self, device: torch.device) -> torch.Generator:
+    def generator(self, device: torch.device, stream: int = 0) -> torch.Generator:
         """A generator in the same state for every call, or a fresh one if `seed` is None.
 
-        The same probes in every call make the training loss a deterministic function of the
-        hyperparameters, which line searches (L-BFGS) rely on.
+        The same probes in every call make the training loss deterministic, which line searches (L-BFGS)
+        rely on. Preconditioner and probes draw from different streams: estimates are unbiased only if
+        the probes do not depend on the preconditioner.
         """
         seed = _fresh_seed() if self.seed is None else self.seed
-        return torch.Generator(device=device).manual_seed(seed)
+        return torch.Generator(device=device).manual_seed((seed + stream * _STREAM) % 2**63)
 
     def preconditioner(self) -> Any:
         """The preconditioner these options describe, as `rangeformer` takes it."""

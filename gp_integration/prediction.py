@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 
 import torch
 from gpytorch import settings as gpytorch_settings
-from gpytorch.lazy import LazyEvaluatedKernelTensor
 from gpytorch.models.exact_prediction_strategies import DefaultPredictionStrategy
 from linear_operator import to_dense, to_linear_operator
 from linear_operator.operators import (
@@ -25,7 +24,7 @@ from torch import Tensor
 import rangeformer as rf
 from gp_integration import certified
 from gp_integration.active import Block
-from gp_integration.covariance import PredictiveCovariance, kind_of, noisy_system
+from gp_integration.covariance import PredictiveCovariance, kernels_of, kind_of, noisy_system
 from gp_integration.dispatch import stays_with_cholesky
 from gp_integration.folding import Fold
 from gp_integration.notices import leave_alone
@@ -51,6 +50,7 @@ class TrainingSystem:
         offset: y - mean, `(*any, n)`.
         options: The options it was built under.
         fingerprint: The values it was built from; other options or values make it stale.
+        kernel: Whose structure from training its preconditioner may start from.
         shared: Its preconditioner, built at first use.
         mean_cache: matrix^-1 offset, computed at first use.
     """
@@ -59,8 +59,14 @@ class TrainingSystem:
     offset: Tensor
     options: Options
     fingerprint: list[Tensor]
+    kernel: torch.nn.Module | None
     shared: certified.Shared = field(default_factory=certified.Shared)
     mean_cache: Tensor | None = None
+
+    def task(self, block: Block, purpose: str) -> certified.Task:
+        """A solve with this matrix."""
+        tolerance = block.options.eval_tolerance
+        return certified.Task(block, purpose, tolerance, shared=self.shared, kernel=self.kernel)
 
 
 def mean_cache(block: Block, strategy: DefaultPredictionStrategy, nan_policy: str) -> Tensor | None:
@@ -158,7 +164,9 @@ def _training_system(
     if evaluated is None:
         leave_alone(block, kind_of(strategy.lik_train_train_covar))
         return None
-    system = TrainingSystem(*evaluated, block.options, fingerprint)
+    kernels = kernels_of(strategy.train_prior_dist.lazy_covariance_matrix) if block.options.reuse_structure else []
+    kernel = kernels[0] if kernels and observed is None else None
+    system = TrainingSystem(*evaluated, block.options, fingerprint, kernel)
     with _lock:
         _systems.setdefault(strategy, {})[masked] = system
     return system
@@ -180,9 +188,7 @@ def _evaluate(
     return None if matrix is None else (matrix, offset)
 
 
-def _with_graph(
-    strategy: DefaultPredictionStrategy, observed: Tensor | None
-) -> tuple[AddedDiagLinearOperator, Tensor]:
+def _with_graph(strategy: DefaultPredictionStrategy, observed: Tensor | None) -> tuple[AddedDiagLinearOperator, Tensor]:
     """The same for a strategy whose system is known to be ours."""
     evaluated = _evaluate(strategy, observed)
     assert evaluated is not None
@@ -195,7 +201,7 @@ def _fingerprint(strategy: DefaultPredictionStrategy, observed: Tensor | None) -
     Values are compared, not version counters: GPyTorch's `initialize` writes through `.data`.
     """
     with torch.no_grad():
-        kernels = _lazy_kernels(strategy.train_prior_dist.lazy_covariance_matrix)
+        kernels = kernels_of(strategy.train_prior_dist.lazy_covariance_matrix)
         values = [p.detach().clone() for kernel in kernels for p in kernel.parameters()]
         values += [p.detach().clone() for p in strategy.likelihood.parameters()]
         noise = getattr(strategy.likelihood, "noise", None)  # fixed noise is neither parameter nor buffer
@@ -204,26 +210,17 @@ def _fingerprint(strategy: DefaultPredictionStrategy, observed: Tensor | None) -
     return values
 
 
-def _lazy_kernels(operator: object) -> list[torch.nn.Module]:
-    if isinstance(operator, LazyEvaluatedKernelTensor):
-        return [operator.kernel]
-    if isinstance(operator, LinearOperator):
-        return [kernel for part in operator._args for kernel in _lazy_kernels(part)]
-    return []
-
-
 def _same(first: list[Tensor], second: list[Tensor]) -> bool:
     return len(first) == len(second) and all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
 
 
 def _solve_mean(block: Block, system: TrainingSystem, matrix: LinearOperator, offset: Tensor) -> Tensor:
-    task = certified.Task(block, "mean", block.options.eval_tolerance, shared=system.shared)
-    return certified.solve(task, matrix, offset.unsqueeze(-1)).squeeze(-1)
+    return certified.solve(system.task(block, "mean"), matrix, offset.unsqueeze(-1)).squeeze(-1)
 
 
 def _solve_blocks(block: Block, system: TrainingSystem, cross: Tensor) -> Tensor:
     """A^-1 cross, without a graph, `_BLOCK_COLUMNS` columns at a time."""
-    task = certified.Task(block, "covariance", block.options.eval_tolerance, shared=system.shared)
+    task = system.task(block, "covariance")
     fold = Fold.of(system.matrix.shape[:-2], cross)
     with torch.no_grad():
         blocks = fold.fold(cross).split(_BLOCK_COLUMNS, dim=-1)

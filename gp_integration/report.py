@@ -18,6 +18,7 @@ class Call:
         num_matvecs: Vectors multiplied by the matrix.
         tolerance: Relative residual asked for, None where no solve was asked for.
         residual: Worst relative residual achieved, recomputed from the solution.
+        standard_error: Of the log-determinant, in nats; None where there is none.
         preconditioner: (columns read, neighbours per row), None where none was built or it is unknown.
     """
 
@@ -29,6 +30,7 @@ class Call:
     num_matvecs: int = 0
     tolerance: float | None = None
     residual: float | None = None
+    standard_error: float | None = None
     preconditioner: tuple[int, int] | None = None
 
 

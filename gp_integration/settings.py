@@ -35,6 +35,8 @@ class use_rangeformer:  # noqa: N801 - named like the settings of GPyTorch
         min_size: Matrices of at most this order, and at most `max_cholesky_size`, stay with GPyTorch's
             Cholesky, which is exact and faster there. (Default: 800)
         fallback: "cholesky", or "raise" to get a RuntimeError instead. (Default: "cholesky")
+        reuse_structure: Keep the pivots and neighbours found for a kernel for its next training step, as
+            long as they serve; finding them is most of the set-up. (Default: True)
 
     Raises:
         ValueError: If an option is out of range, or the checkpoint is damaged.
@@ -63,6 +65,7 @@ class use_rangeformer:  # noqa: N801 - named like the settings of GPyTorch
         max_iterations: int = Options.max_iterations,
         min_size: int = Options.min_size,
         fallback: str = "cholesky",
+        reuse_structure: bool = True,
     ):
         options = Options(
             tolerance,
@@ -75,6 +78,7 @@ class use_rangeformer:  # noqa: N801 - named like the settings of GPyTorch
             max_iterations,
             min_size,
             fallback,
+            reuse_structure,
         )
         self._options = options if state else None
 

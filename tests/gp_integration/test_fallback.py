@@ -72,18 +72,21 @@ def kernel(n=820):
 
 # linear_operator announces every jitter it tries before it gives up
 @pytest.mark.filterwarnings("ignore:A not p.d., added jitter")
-@pytest.mark.parametrize("method", ["solve", "logdet", "inv_quad_logdet"])
-def test_an_indefinite_matrix_is_the_error_cholesky_gives(method, all_warnings):
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda A, rhs: A.solve(rhs),
+        lambda A, rhs: A.logdet(),
+        lambda A, rhs: A.inv_quad(rhs),
+        lambda A, rhs: A.inv_quad_logdet(rhs, logdet=True),
+    ],
+    ids=["solve", "logdet", "inv_quad", "inv_quad_logdet"],
+)
+def test_an_indefinite_matrix_is_the_error_cholesky_gives(call, all_warnings):
     K = kernel()
     K[3, 3] = -5
-    rhs = torch.ones(820, 1, dtype=torch.float64)
     with use_rangeformer(), pytest.raises(NotPSDError):
-        if method == "solve":
-            added_diag(K).solve(rhs)
-        elif method == "logdet":
-            added_diag(K).logdet()
-        else:
-            added_diag(K).inv_quad_logdet(rhs, logdet=True)
+        call(added_diag(K), torch.ones(820, 1, dtype=torch.float64))
     assert len(settings.last_report().fallbacks) == 1
 
 
