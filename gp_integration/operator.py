@@ -124,7 +124,7 @@ class RangeFormerLinearOperator(LinearOperator):
     def _matmul(self, rhs: Tensor) -> Tensor:
         return self.base._matmul(rhs)
 
-    def _t_matmul(self, rhs: Tensor) -> Tensor:
+    def _t_matmul(self, rhs: Tensor) -> LinearOperator | Tensor:
         return self.base._t_matmul(rhs)
 
     def _transpose_nonbatch(self) -> "RangeFormerLinearOperator":
