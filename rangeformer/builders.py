@@ -1,6 +1,8 @@
 """From a matrix to a preconditioner: the learned one and its classical rivals, by name or by options."""
 
+import copy
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -10,8 +12,8 @@ from rangeformer.checkpoint import load
 from rangeformer.local import diagonal_factor, local_factor
 from rangeformer.model import RangeFormer
 from rangeformer.neighbors import nearest_earlier, strongest
-from rangeformer.noise import estimate_noise
 from rangeformer.operators import MatrixOperator, as_operator
+from rangeformer.pilot import pilot
 from rangeformer.pivoted import PivotedFactor, pivoted_cholesky
 from rangeformer.preconditioner import Preconditioner, Structure, scaled_identity
 from rangeformer.shapes import Int, Tensor
@@ -185,9 +187,14 @@ def _global_and_local(
     structure: Structure | None,
     generator: torch.Generator | None,
 ) -> Preconditioner:
-    noise = estimate_noise(operator, generator=generator)
+    look = pilot(operator, generator=generator)
+    noise = look.noise
     budget = choose_budget(
-        operator, num_rhs, num_columns=options.num_columns, num_neighbors=options.num_neighbors
+        operator,
+        look,
+        num_rhs,
+        num_columns=options.num_columns,
+        num_neighbors=options.num_neighbors,
     )
     pivoted = pivoted_cholesky(
         operator,
@@ -196,17 +203,20 @@ def _global_and_local(
         pivots=None if structure is None else structure.pivots,
         generator=generator,
     )
-    residual = pivoted.residual_diagonal + noise
+    # Recomputed, because an overestimated noise makes the recursion clamp; then a floor keeps the variances positive.
+    exact = operator.diagonal() - pivoted.factor.square().sum(-1)
+    residual = torch.maximum(exact, 0.1 * noise)
     if structure is None:
         neighbors = _propose_neighbors(operator, pivoted, residual, budget.num_neighbors, options, generator)
         structure = Structure(pivoted.pivots, neighbors)
     local = local_factor(operator, pivoted.factor, structure.neighbors, residual)
-    n = torch.full(operator.batch_shape, float(operator.num_rows), dtype=torch.float64)
+    # Every row solved exactly contributes 1 to tr(S R S^T); a floored one contributes less.
+    floored = (exact - residual).to(torch.float64) * local.inverse_scale.to(torch.float64).square()
     return Preconditioner(
         pivoted.factor,
         local,
         name=name,
-        normalised_trace=n.to(operator.device),
+        normalised_trace=operator.num_rows + floored.sum(-1),
         structure=structure,
     )
 
@@ -223,8 +233,7 @@ def _propose_neighbors(
     num_neighbors = min(num_neighbors, n - 1)
     if num_neighbors == 0 or pivoted.factor.shape[-1] == 0:
         return torch.empty(*operator.shape[:-1], 0, dtype=torch.long, device=operator.device)
-    model = load() if options.model is None else options.model
-    model = model.to(operator.device)
+    model = _on_device(options.model, operator.device)
     features = model(
         pivoted.factor.reshape(-1, *pivoted.factor.shape[-2:]),
         pivoted.residual_diagonal.reshape(-1, n),
@@ -239,6 +248,19 @@ def _propose_neighbors(
     return strongest(operator, pivoted.factor, residual, candidates, num_neighbors)
 
 
+@lru_cache(maxsize=4)
+def _shipped(device: torch.device) -> RangeFormer:
+    return load().to(device)
+
+
+def _on_device(model: RangeFormer | None, device: torch.device) -> RangeFormer:
+    """The shipped weights, or a caller's model, copied rather than moved if it lives elsewhere."""
+    if model is None:
+        return _shipped(device)
+    at = next(model.parameters()).device
+    return model if at == device else copy.deepcopy(model).to(device)
+
+
 def _columns(
     operator: MatrixOperator,
     rule: str,
@@ -247,10 +269,10 @@ def _columns(
     generator: torch.Generator | None,
 ) -> Preconditioner:
     """F F^T + noise: the diagonal of the residual is deliberately left out, as it slows both tested kernels."""
-    noise = estimate_noise(operator, generator=generator)
+    noise = pilot(operator, generator=generator).noise
     pivoted = pivoted_cholesky(operator, rank, noise=noise, rule=rule, generator=generator)
-    residual = pivoted.residual_diagonal + noise
-    trace = (residual / noise).to(torch.float64).sum(-1)
+    exact = operator.diagonal() - pivoted.factor.square().sum(-1)
+    trace = (exact / noise).to(torch.float64).sum(-1)
     return Preconditioner(
         pivoted.factor, diagonal_factor(noise), name=name, normalised_trace=trace
     )

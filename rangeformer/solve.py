@@ -35,6 +35,12 @@ _FALLBACKS = ("direct", None)
 _BLOCK_FROM = 4
 _MAX_BLOCK = 64
 _BASIS_BYTES = 1 << 30
+# Beyond this many basis vectors re-orthogonalising costs more than the passes a shared space saves.
+_MAX_BASIS = 1024
+# Looks at the true residual that may fail to halve it before the working precision is taken to be exhausted.
+_PATIENCE = 4
+# A shared space that is full before it gained this much would restart for ever; separate recurrences go on instead.
+_RESTART_GAIN = 0.1
 
 
 def linear_solve(
@@ -153,30 +159,45 @@ def solve_checked(
     scale = torch.where(norms > 0, norms, torch.ones_like(norms))
     value = torch.zeros_like(wide) if start is None else start.to(torch.float64)
     relative, residual = _certificate(operator, wide, value, scale, rtol)
-    # One refinement cannot gain more than the working precision holds.
-    reach = 50 * torch.finfo(operator.dtype).eps
-    num_iterations, indefinite, message = 0, False, "Converged."
+    # One refinement cannot gain more than the working precision holds, and float32 images of a kernel's large
+    # eigenvalues hold little: several short refinements reach further than a long one.
+    eps = torch.finfo(operator.dtype).eps
+    reach = 50 * eps if operator.dtype == torch.float64 else eps**0.5
+    num_iterations, indefinite, message, inner_method = 0, False, "Converged.", method
     while bool((relative > rtol).any()) and num_iterations < max_iterations:
         targets = torch.maximum(0.5 * rtol / relative.clamp_min(1e-300), torch.full_like(relative, reach))
         targets = torch.where(relative > rtol, targets, torch.full_like(targets, torch.inf))
         unit = residual / (relative * scale).clamp_min(1e-300).unsqueeze(-2)
-        inner = _inner(operator, unit.to(operator.dtype), P, targets, max_iterations - num_iterations, method)
+        inner = _inner(operator, unit.to(operator.dtype), P, targets, max_iterations - num_iterations, inner_method)
         num_iterations += inner.num_iterations
         if bool(inner.indefinite.any()):
             indefinite = True
         correction = inner.value.to(torch.float64) * (relative * scale).unsqueeze(-2)
-        trial = (value + correction).to(operator.dtype).to(torch.float64)
+        trial = value + correction
         trial_relative, trial_residual = _certificate(operator, wide, trial, scale, rtol)
         better = trial_relative < relative
         value = torch.where(better.unsqueeze(-2), trial, value)
         residual = torch.where(better.unsqueeze(-2), trial_residual, residual)
-        stalled = (trial_relative > 0.5 * relative) & (relative > rtol)
+        stalled = bool(((trial_relative > 0.5 * relative) & (relative > rtol)).any())
         relative = torch.where(better, trial_relative, relative)
-        if indefinite or inner.num_iterations == 0 or bool(stalled.any()):
+        if indefinite or inner.num_iterations == 0 or (stalled and inner_method == "cg"):
             break
+        if stalled or bool((relative > _RESTART_GAIN).any()):
+            inner_method = "cg"
+    solved = bool((relative <= rtol).all())
+    rounded = value.to(operator.dtype)
+    if operator.dtype != torch.float64 and _needs_precision(operator, rtol):
+        relative, _ = _certificate(operator, wide, rounded.to(torch.float64), scale, rtol)
+    value = rounded
     converged = relative <= rtol
     used_fallback = None
-    if not bool(converged.all()):
+    if solved and not bool(converged.all()):
+        message = (
+            f"The solution meets rtol={rtol:.1e} in float64, but rounded to {operator.dtype} its relative residual is "
+            f"{float(relative.max()):.1e}: ask for a looser rtol, or pass A and rhs in float64."
+        )
+        warn_unconverged(message)
+    elif not bool(converged.all()):
         message = _explain(relative, rtol, indefinite, num_iterations, max_iterations, operator)
         if indefinite:
             converged = torch.zeros_like(converged)
@@ -184,15 +205,15 @@ def solve_checked(
             direct = direct_solve(operator, wide)
             if direct is not None:
                 used_fallback = direct.method
-                trial = direct.value.to(operator.dtype).to(torch.float64)
-                trial_relative, _ = _certificate(operator, wide, trial, scale, rtol)
+                trial = direct.value.to(operator.dtype)
+                trial_relative, _ = _certificate(operator, wide, trial.to(torch.float64), scale, rtol)
                 better = trial_relative < relative
                 value = torch.where(better.unsqueeze(-2), trial, value)
                 relative = torch.where(better, trial_relative, relative)
                 message += f" The values come from a dense {direct.method} factorisation instead."
         warn_unconverged(message)
     return Solution(
-        value=value.to(rhs.dtype),
+        value=value,
         converged=converged,
         residual_norms=relative.to(rhs.dtype),
         num_iterations=num_iterations,
@@ -210,12 +231,17 @@ def _certificate(
     """Relative residual norms of `value` and the residual, both float64."""
     if not bool(value.any()):
         residual = rhs
-    elif rtol < 10 * math.sqrt(operator.num_rows) * torch.finfo(operator.dtype).eps:
+    elif _needs_precision(operator, rtol):
         residual = rhs - operator.matmul_precise(value)
     else:
         residual = rhs - operator.matmul(value.to(operator.dtype)).to(torch.float64)
     relative = torch.linalg.vector_norm(residual, dim=-2) / scale
     return torch.where(relative.isfinite(), relative, torch.full_like(relative, torch.inf)), residual
+
+
+def _needs_precision(operator: MatrixOperator, rtol: float) -> bool:
+    """Whether rounding in a product of A's own precision could be mistaken for a residual of this size."""
+    return rtol < 10 * math.sqrt(operator.num_rows) * torch.finfo(operator.dtype).eps
 
 
 def _inner(
@@ -259,7 +285,7 @@ def split_product(
 def basis_capacity(operator: MatrixOperator) -> int:
     """Basis vectors (with their images) that fit the memory set aside for one Krylov space."""
     vector_bytes = 2 * operator.shape[:-1].numel() * torch.finfo(operator.dtype).bits // 8
-    return max(4 * _MAX_BLOCK, _BASIS_BYTES // vector_bytes)
+    return min(_MAX_BASIS, max(4 * _MAX_BLOCK, _BASIS_BYTES // vector_bytes))
 
 
 def galerkin_solve(
@@ -282,7 +308,7 @@ def galerkin_solve(
     live = targets.isfinite()
     # The whitened residual is free and tells when it is worth forming the true one.
     whitened_scale = krylov.start_norms()[..., :k] / torch.linalg.vector_norm(rhs, dim=-2).clamp_min(1e-300)
-    exhausted = False
+    exhausted, best, checks_without_gain = False, torch.inf, 0
     while krylov.has_solution:
         whitened = krylov.residual_norms()[..., :k]
         plausible = (whitened <= 4 * targets * whitened_scale) | ~live
@@ -290,8 +316,11 @@ def galerkin_solve(
         if bool(plausible.all()) or full:
             coefficients = krylov.coefficients()[..., :k]
             residual = rhs - krylov.combine_images(coefficients)
-            norms = torch.linalg.vector_norm(residual, dim=-2)
-            if bool((norms <= targets).all()) or full:
+            worst = float((torch.linalg.vector_norm(residual, dim=-2) / targets).max())
+            # Rounding of the images keeps the true residual up once the whitened one has passed it by.
+            checks_without_gain = 0 if worst < 0.5 * best else checks_without_gain + 1
+            best = min(best, worst)
+            if worst <= 1 or full or checks_without_gain == _PATIENCE:
                 break
         exhausted = not krylov.expand()
     if not krylov.has_solution:
