@@ -75,6 +75,7 @@ def make_card(config: PretrainConfig, result: TrainingResult) -> dict[str, Any]:
                 for row, new in zip(result.untrained_table, result.best_table, strict=True)
             ],
         },
+        "history": [{k: round(v, 5) if isinstance(v, float) else v for k, v in row.items()} for row in result.history],
         "run": {
             "num_steps": result.num_steps,
             "num_skipped": result.num_skipped,
