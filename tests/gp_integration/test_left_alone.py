@@ -141,7 +141,7 @@ def test_hadamard_multitask_is_an_exact_gp_like_any_other():
     with use_rangeformer() as recorder:
         ours = loss_of(model)
     assert recorder.report().num_calls("log_prob") == 1
-    assert torch.allclose(ours, expected, rtol=1e-3)
+    assert torch.allclose(ours, expected, atol=2e-3)
 
 
 def test_sums_and_products_of_kernels_are_ours():
@@ -154,4 +154,4 @@ def test_sums_and_products_of_kernels_are_ours():
     with use_rangeformer() as recorder:
         ours = loss_of(model)
     assert recorder.report().num_calls("log_prob") == 1
-    assert torch.allclose(ours, expected, rtol=1e-3)
+    assert torch.allclose(ours, expected, atol=2e-3)
