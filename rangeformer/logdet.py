@@ -182,7 +182,7 @@ def _inv_quad_logdet(
     check_square(operator)
     check_tolerance("rtol", rtol)
     check_tolerance("probe_rtol", probe_rtol)
-    check_count("num_probes", num_probes, least=1)
+    check_count("num_probes", num_probes, least=1, optional=True)
     check_count("max_iterations", max_iterations, least=1)
     check_preconditioner(preconditioner)
     if fallback not in _FALLBACKS:
@@ -206,7 +206,7 @@ def _inv_quad_logdet(
         )
         # The shared space already did most of the iterating; the certificate above rarely adds any.
         shared = estimate.num_iterations + solution.num_iterations
-        solution = replace(solution, num_iterations=shared)
+        solution = replace(solution, num_iterations=shared, method="block-cg")
         inv_quad, log_determinant = _values(operator, rhs.detach(), solution, estimate, P, fallback)
     if torch.is_grad_enabled() and (operator.requires_grad or rhs.requires_grad):
         quadratic, surrogate = _surrogates(operator, rhs, solution.value, estimate, P)
