@@ -113,8 +113,8 @@ def build_preconditioner(
         >>> bool((P.logdet - torch.logdet(A)).abs() < 1)
         True
     """
-    check_count("num_columns", num_columns, least=0)
-    check_count("num_neighbors", num_neighbors, least=0)
+    check_count("num_columns", num_columns, least=0, optional=True)
+    check_count("num_neighbors", num_neighbors, least=0, optional=True)
     check_count("num_rhs", num_rhs, least=1)
     operator = as_operator(A)
     check_square(operator)

@@ -1,6 +1,7 @@
 """Checks of arguments, made before any work; every message names the argument and what to do."""
 
 import math
+import numbers
 
 import torch
 
@@ -24,12 +25,16 @@ def check_symmetric(operator: MatrixOperator) -> None:
     vectors = torch.randn(shape, generator=generator, dtype=operator.dtype).to(operator.device)
     with torch.no_grad():
         images = operator.matmul(vectors)
+    vectors, images = vectors.to(torch.float64), images.to(torch.float64)
+    # Images of size one: squares of those of a tiny or huge A would leave the range of floating point.
+    peak = images.abs().amax((-2, -1), keepdim=True)
+    images = images / torch.where(peak > 0, peak, torch.ones_like(peak))
     # The scale must be that of the terms of the two inner products, or it could vanish with them.
-    products = (vectors.mT @ images).to(torch.float64)
+    products = vectors.mT @ images
     gap = (products[..., 0, 1] - products[..., 1, 0]).abs()
     scale = torch.linalg.vector_norm(vectors, dim=-2) * torch.linalg.vector_norm(images, dim=-2)
     tolerance = 100 * math.sqrt(operator.num_rows) * torch.finfo(operator.dtype).eps
-    worst = float((gap / scale.amax(-1).clamp_min(torch.finfo(operator.dtype).tiny)).max())
+    worst = float((gap / scale.amax(-1).clamp_min(torch.finfo(torch.float64).tiny)).max())
     if not math.isfinite(worst):
         raise ValueError("`A` must be finite. Got NaN or infinity in a product with it.")
     if worst > tolerance:
@@ -77,13 +82,13 @@ def check_rhs(operator: MatrixOperator, rhs: Tensor) -> Tensor:
 
 def check_tolerance(name: str, value: float) -> None:
     """A tolerance is a finite positive number."""
-    if not isinstance(value, (int, float)) or not 0 < value < math.inf:
+    if not isinstance(value, numbers.Real) or isinstance(value, bool) or not 0 < value < math.inf:
         raise ValueError(f"`{name}` must be a positive number. Got {value!r}.")
 
 
-def check_count(name: str, value: int | None, *, least: int) -> None:
-    """A count is an integer of at least `least`, or None where the caller may choose."""
-    if value is None:
+def check_count(name: str, value: int | None, *, least: int, optional: bool = False) -> None:
+    """A count is an integer of at least `least`; None where it is optional."""
+    if value is None and optional:
         return
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise ValueError(f"`{name}` must be an integer >= {least}. Got {value!r}.")
+    if not isinstance(value, numbers.Integral) or isinstance(value, bool) or value < least:
+        raise ValueError(f"`{name}` must be an integer >= {least}{' or None' * optional}. Got {value!r}.")

@@ -1,5 +1,7 @@
 """`as_operator`: every way people hold a matrix, checked before any work is done."""
 
+import numbers
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -51,21 +53,30 @@ def as_operator(
     if isinstance(A, np.ndarray):
         if A.dtype not in (np.float32, np.float64):
             raise TypeError(f"`A` must be float32 or float64. Got a numpy array of {A.dtype}.")
-        return DenseOperator(_checked_tensor(torch.from_numpy(np.ascontiguousarray(A))))
+        # torch takes neither negative strides nor read-only memory; only those are copied.
+        return DenseOperator(_checked_tensor(torch.from_numpy(np.require(A, requirements=["C", "W"]))))
     if scipy.sparse.issparse(A):
         return _checked_sparse(A)
     if is_linear_operator(A):
         _check_shape(A.shape)
+        if A.dtype not in (torch.float32, torch.float64):
+            raise TypeError(f"`A` must be float32 or float64. Got a LinearOperator of {A.dtype}.")
         operator = from_linear_operator(A)
         if isinstance(operator, DenseOperator):
             _check_finite(operator.matrix)
         return operator
     if isinstance(A, scipy.sparse.linalg.LinearOperator):
         _check_shape(A.shape)
+        if A.dtype not in (np.float32, np.float64):
+            raise TypeError(f"`A` must be float32 or float64. Got a scipy LinearOperator of {A.dtype}.")
         return ScipyOperator(A)
     if isinstance(A, tuple) and len(A) == 2 and callable(A[0]):
+        if not isinstance(A[1], Sequence) or not all(isinstance(size, numbers.Integral) for size in A[1]):
+            raise TypeError(f"`A` must be a pair (matmul, shape) with a tuple of integers as shape. Got {A[1]!r}.")
         _check_shape(tuple(A[1]))
         dtype = torch.float64 if dtype is None else dtype
+        if dtype not in (torch.float32, torch.float64):
+            raise TypeError(f"`dtype` must be torch.float32 or torch.float64. Got {dtype}.")
         return ProductOperator(A[0], torch.Size(A[1]), dtype, torch.device(device or "cpu"))
     raise TypeError(f"`A` must be {_ACCEPTED}. Got {type(A).__name__}.")
 
@@ -73,7 +84,7 @@ def as_operator(
 def _check_shape(shape: Any) -> None:
     if len(shape) < 2:
         raise ValueError(f"`A` must have shape (*batch, m, n). Got {tuple(shape)}.")
-    if 0 in tuple(shape):
+    if min(shape) <= 0:
         raise ValueError(f"`A` must not be empty. Got shape {tuple(shape)}.")
 
 
@@ -100,6 +111,6 @@ def _checked_sparse(A: Any) -> SparseOperator:
     _check_shape(A.shape)
     if A.dtype not in (np.float32, np.float64):
         raise TypeError(f"`A` must be float32 or float64. Got a sparse matrix of {A.dtype}.")
-    if not np.isfinite(A.sum()):
+    if not np.isfinite(scipy.sparse.csr_array(A).data).all():
         raise ValueError("`A` must be finite. Got NaN or infinite entries in a sparse matrix.")
     return SparseOperator(A)
