@@ -34,7 +34,7 @@ class Config:
     num_test: int = option(1000, "test rows, at most")
     kernel: str = option("matern32", "covariance function, one length-scale per feature", tuple(gp.KERNELS))
     steps: int = option(20, "Adam steps")
-    learning_rate: float = option(0.1, "of Adam")
+    learning_rate: float = option(0.2, "of Adam: large, so that few steps arrive")
     methods: str = option(
         ",".join(METHODS), "which methods, comma-separated; the others are checked where the first one ends"
     )
