@@ -41,8 +41,13 @@ class BlockKrylov:
         self._diagonals: list[Tensor] = []  # alpha_j
         self._pivots: list[Tensor] = []  # Cholesky factors of the block LDL^T pivots of T
         self._forward: list[Tensor] = []  # forward substitution of T c = E_1 C
-        self.positive_definite = True
+        self.indefinite = torch.zeros(start.shape[:-2], dtype=torch.bool, device=start.device)
         self._append(block)
+
+    @property
+    def positive_definite(self) -> bool:
+        """Whether every member of the batch has been so far; `indefinite` says which were not."""
+        return not bool(self.indefinite.any())
 
     @property
     def has_solution(self) -> bool:
@@ -131,6 +136,10 @@ class BlockKrylov:
         self._images = torch.cat([self._images, image], -1)
         diagonal = (block.mT @ whitened).to(torch.float64)
         diagonal = (diagonal + diagonal.mT) / 2
+        # A product that left the range of floating point ends the space as negative curvature does.
+        finite = diagonal.isfinite().all(-1).all(-1).unsqueeze(-1).unsqueeze(-1)
+        diagonal = torch.where(finite, diagonal, -torch.eye(self.block_size).to(diagonal))
+        whitened = torch.where(finite, whitened, torch.zeros_like(whitened))
         dead = (block.square().sum(-2) == 0).to(torch.float64)
         self._diagonals.append(diagonal + torch.diag_embed(dead))
         # Orthogonalise, normalise, and both again: normalising a nearly dependent block amplifies what rounding left
@@ -156,8 +165,8 @@ class BlockKrylov:
         else:
             forward = self.start_coefficients
         cholesky, info = torch.linalg.cholesky_ex((pivot + pivot.mT) / 2)
-        if bool((info > 0).any()) or not bool(cholesky.isfinite().all()):
-            self.positive_definite = False
+        self.indefinite = (info > 0) | ~cholesky.isfinite().all(-1).all(-1)
+        if not self.positive_definite:
             # Keep the last sound space: drop the block that revealed it.
             if self.num_blocks > 1:
                 self._diagonals.pop()

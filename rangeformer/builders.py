@@ -14,7 +14,7 @@ from rangeformer.model import RangeFormer
 from rangeformer.neighbors import nearest_earlier, strongest
 from rangeformer.operators import MatrixOperator, as_operator
 from rangeformer.pilot import pilot
-from rangeformer.pivoted import PivotedFactor, pivoted_cholesky
+from rangeformer.pivoted import RULES, PivotedFactor, pivoted_cholesky
 from rangeformer.preconditioner import Preconditioner, Structure, scaled_identity
 from rangeformer.shapes import Int, Tensor
 from rangeformer.validation import check_count, check_square, check_symmetric
@@ -124,19 +124,25 @@ def build_preconditioner(
                 f"`preconditioner` must have A's shape {tuple(operator.shape)}. Got one built for "
                 f"{tuple(preconditioner.shape)}."
             )
+        if (preconditioner.dtype, preconditioner.device) != (operator.dtype, operator.device):
+            raise ValueError(
+                f"`preconditioner` must have A's dtype {operator.dtype} and device {operator.device}. Got one in "
+                f"{preconditioner.dtype} on {preconditioner.device}."
+            )
         return preconditioner
     with torch.no_grad():
         if preconditioner is None:
             return scaled_identity(_row_of_ones(operator))
         name, options = _resolve(preconditioner)
         if isinstance(options, NystromPreconditioner):
-            return _nystrom(operator, num_columns or options.rank, generator)
+            return _nystrom(operator, options.rank if num_columns is None else num_columns, generator)
         if not operator.has_entries:
             # Without entries there are no columns and no neighbours to read: the sketch is the global part.
-            rank = num_columns or CLASSICAL_RANK
+            rank = CLASSICAL_RANK if num_columns is None else num_columns
             return _nystrom(operator, rank, generator, name=f"{name} (products only: nystrom)")
         if isinstance(options, ColumnPreconditioner):
-            return _columns(operator, options.rule, num_columns or options.rank, name, generator)
+            rank = options.rank if num_columns is None else num_columns
+            return _columns(operator, options.rule, rank, name, generator).built_from(operator)
         options = replace(
             options,
             num_columns=options.num_columns if num_columns is None else num_columns,
@@ -145,7 +151,8 @@ def build_preconditioner(
         )
         if name == "rangeformer-untrained":
             options = replace(options, model=RangeFormer.untrained())
-        return _global_and_local(operator, options, name, num_rhs, structure, generator)
+        P = _global_and_local(operator, options, name, num_rhs, structure, generator)
+        return P.built_from(operator)
 
 
 def check_preconditioner(preconditioner: object) -> None:
@@ -156,6 +163,7 @@ def check_preconditioner(preconditioner: object) -> None:
 
 def _resolve(preconditioner: object) -> tuple[str, Options]:
     if isinstance(preconditioner, Options):
+        _check_options(preconditioner)
         names = {
             RangeFormerPreconditioner: "rangeformer",
             NystromPreconditioner: "nystrom",
@@ -175,6 +183,25 @@ def _resolve(preconditioner: object) -> tuple[str, Options]:
     return preconditioner, _NAMES[preconditioner]
 
 
+def _check_options(options: Options) -> None:
+    if isinstance(options, RangeFormerPreconditioner):
+        check_count("num_columns", options.num_columns, least=0, optional=True)
+        check_count("num_neighbors", options.num_neighbors, least=0, optional=True)
+        return
+    check_count("rank", options.rank, least=0)
+    if isinstance(options, ColumnPreconditioner) and options.rule not in RULES:
+        raise ValueError(f"`rule` must be one of {RULES}. Got {options.rule!r}.")
+
+
+def _check_structure(structure: Structure, operator: MatrixOperator) -> None:
+    rows = operator.shape[:-1]
+    if structure.pivots.shape[:-1] != rows[:-1] or structure.neighbors.shape[:-1] != rows:
+        raise ValueError(
+            f"`structure` must belong to a matrix of A's shape {tuple(operator.shape)}. Got pivots of shape "
+            f"{tuple(structure.pivots.shape)} and neighbors of shape {tuple(structure.neighbors.shape)}."
+        )
+
+
 def _row_of_ones(operator: MatrixOperator) -> Tensor:
     return torch.ones(operator.shape[:-1], dtype=operator.dtype, device=operator.device)
 
@@ -187,6 +214,8 @@ def _global_and_local(
     structure: Structure | None,
     generator: torch.Generator | None,
 ) -> Preconditioner:
+    if structure is not None:
+        _check_structure(structure, operator)
     look = pilot(operator, generator=generator)
     noise = look.noise
     budget = choose_budget(
@@ -198,7 +227,7 @@ def _global_and_local(
     )
     pivoted = pivoted_cholesky(
         operator,
-        budget.num_columns,
+        budget.num_columns if structure is None else structure.pivots.shape[-1],
         noise=noise,
         pivots=None if structure is None else structure.pivots,
         generator=generator,
@@ -284,6 +313,8 @@ def _nystrom(
     """U Lambda U^T + mu (I - U U^T) with mu the smallest captured eigenvalue, from one pass."""
     n = operator.num_rows
     rank = min(rank, n)
+    if rank == 0:
+        return scaled_identity(_row_of_ones(operator))
     device = generator.device if generator is not None else torch.device("cpu")
     omega = torch.randn(
         (*operator.batch_shape, n, rank), generator=generator, dtype=operator.dtype, device=device

@@ -36,20 +36,29 @@ def dense(operator: MatrixOperator) -> Float[Tensor, "*batch n n"]:
 
 def direct_solve(
     operator: MatrixOperator, rhs: Float[Tensor, "*batch n k"]
-) -> DirectSolution | None:
-    """Solve by Cholesky, by LU if A is not positive definite; None if A is singular to working precision."""
+) -> DirectSolution:
+    """Solve by Cholesky, members of a batch that are not positive definite by LU; zero for those that are singular."""
     matrix = dense(operator)
     cholesky, info = torch.linalg.cholesky_ex(matrix)
-    if not bool((info > 0).any()):
-        return DirectSolution(torch.cholesky_solve(rhs, cholesky), "Cholesky")
-    value, info = torch.linalg.solve_ex(matrix, rhs)
-    if bool((info > 0).any()) or not bool(value.isfinite().all()):
-        return None
-    return DirectSolution(value, "LU")
+    definite = info == 0
+    value = torch.cholesky_solve(rhs, cholesky)
+    if bool(definite.all()):
+        return DirectSolution(value, "Cholesky")
+    general, info = torch.linalg.solve_ex(matrix, rhs)
+    usable = (info == 0).unsqueeze(-1).unsqueeze(-1) & general.isfinite()
+    general = torch.where(usable, general, torch.zeros_like(general))
+    return DirectSolution(torch.where(definite.unsqueeze(-1).unsqueeze(-1), value, general), "LU")
 
 
-def direct_logdet(operator: MatrixOperator) -> Float[Tensor, "*batch"]:
-    """log det by Cholesky; NaN for members that are not positive definite."""
+def direct_logdet(
+    operator: MatrixOperator, *, with_inverse: bool = False
+) -> tuple[Float[Tensor, "*batch"], Float[Tensor, "*batch n n"] | None]:
+    """log det by Cholesky and, if asked for, A^-1; NaN for members that are not positive definite."""
     cholesky, info = torch.linalg.cholesky_ex(dense(operator))
+    definite = info == 0
     value = 2 * cholesky.diagonal(dim1=-2, dim2=-1).log().sum(-1)
-    return torch.where(info == 0, value, torch.full_like(value, torch.nan))
+    value = torch.where(definite, value, torch.full_like(value, torch.nan))
+    if not with_inverse:
+        return value, None
+    inverse = torch.cholesky_inverse(cholesky)
+    return value, torch.where(definite.unsqueeze(-1).unsqueeze(-1), inverse, torch.full_like(inverse, torch.nan))

@@ -22,11 +22,12 @@ import torch
 from rangeformer.block_krylov import BlockKrylov
 from rangeformer.builders import Options, build_preconditioner, check_preconditioner
 from rangeformer.direct import direct_logdet, may_solve_directly
+from rangeformer.once import differentiable_no_further
 from rangeformer.operators import MatrixOperator, as_operator
 from rangeformer.preconditioner import Preconditioner
 from rangeformer.shapes import Float, Tensor
 from rangeformer.solution import InvQuadLogdet, LogDeterminant, Solution, costs, warn_unconverged
-from rangeformer.solve import basis_capacity, galerkin_solve, solve_checked, split_product
+from rangeformer.solve import basis_capacity, galerkin_solve, like, powers_of_two, solve_checked, split_product
 from rangeformer.validation import (
     check_count,
     check_rhs,
@@ -136,7 +137,7 @@ def inv_quad_logdet(
         >>> round(float(result.inv_quad), 3), round(float(result.logdet), 3)
         (5.187, 363.739)
     """
-    operator = as_operator(A)
+    operator = as_operator(A, **like(rhs))
     check_square(operator)
     return _inv_quad_logdet(
         operator,
@@ -189,11 +190,15 @@ def _inv_quad_logdet(
         raise ValueError(f"`fallback` must be one of {_FALLBACKS}. Got {fallback!r}.")
     before = operator.reads.snapshot()
     check_symmetric(operator)
+    differentiable = torch.is_grad_enabled() and (operator.requires_grad or rhs.requires_grad)
     with torch.no_grad():
         num_rhs = rhs.shape[-1] + (num_probes or DEFAULT_NUM_PROBES)
         P = build_preconditioner(operator, preconditioner, num_rhs=num_rhs, generator=generator)
         probes = _probes(operator, num_probes, generator)
         estimate, start = _estimate(operator, rhs.detach(), P, probes, rtol, probe_rtol, max_iterations)
+        used = None
+        if not estimate.converged and fallback == "direct" and may_solve_directly(operator):
+            estimate, used = _by_cholesky(operator, estimate, differentiable=differentiable), "Cholesky"
         solution = solve_checked(
             operator,
             rhs.detach(),
@@ -207,8 +212,8 @@ def _inv_quad_logdet(
         # The shared space already did most of the iterating; the certificate above rarely adds any.
         shared = estimate.num_iterations + solution.num_iterations
         solution = replace(solution, num_iterations=shared, method="block-cg")
-        inv_quad, log_determinant = _values(operator, rhs.detach(), solution, estimate, P, fallback)
-    if torch.is_grad_enabled() and (operator.requires_grad or rhs.requires_grad):
+        inv_quad, log_determinant = _values(operator, rhs.detach(), solution, estimate, P, used)
+    if differentiable:
         quadratic, surrogate = _surrogates(operator, rhs, solution.value, estimate, P)
         inv_quad = _WithGradient.apply(inv_quad, quadratic)
         log_determinant = replace(
@@ -251,9 +256,11 @@ def _estimate(
     """Expand the space of [M rhs, probes]; return the log-det estimate and a first solution for rhs."""
     k, m, n = rhs.shape[-1], probes.shape[-1], operator.num_rows
     exact = m == n
-    scale = torch.linalg.vector_norm(rhs, dim=-2)
-    scale = torch.where(scale > 0, scale, torch.ones_like(scale)).unsqueeze(-2)
-    unit = rhs / scale
+    size = powers_of_two(rhs)
+    unit = rhs.to(torch.float64) / size
+    scale = torch.linalg.vector_norm(unit, dim=-2, keepdim=True)
+    scale = torch.where(scale > 0, scale, torch.ones_like(scale))
+    unit, scale = (unit / scale).to(rhs.dtype), scale * size
     krylov = BlockKrylov(
         split_product(operator, P),
         torch.cat([P.whiten(unit), probes], -1),
@@ -268,13 +275,14 @@ def _estimate(
             break
         exhausted = not krylov.expand()
     if not krylov.has_solution:
-        return _failed(operator, probes, P, krylov.num_blocks), torch.zeros_like(rhs)
+        return _failed(probes, P, krylov.num_blocks), torch.zeros_like(rhs)
     start = galerkin_solve(krylov, P, unit, targets, max_iterations).value if k else unit
+    start = start.to(torch.float64) * scale
     ritz = torch.linalg.eigvalsh(krylov.projection())
     sound = krylov.positive_definite and bool((ritz > 0).all())
     if not sound:
-        return _failed(operator, probes, P, krylov.num_blocks), start * scale
-    trace_local = None if exact else P.trace_local()
+        return _failed(probes, P, krylov.num_blocks), start
+    trace_local = None if exact else _trace_local(operator, P)
     deflated = P.deflated_directions()
     if trace_local is None:
         beta_value, excess = torch.zeros_like(P.logdet), torch.zeros_like(P.logdet)
@@ -314,8 +322,23 @@ def _estimate(
             num_probes=0 if exact else m,
             num_iterations=krylov.num_blocks,
         ),
-        start * scale,
+        start,
     )
+
+
+def _trace_local(operator: MatrixOperator, P: Preconditioner) -> Tensor | None:
+    """tr(S A S^T): known since P was built if that was from this very A, else read from the blocks of A."""
+    if P.was_built_from(operator):
+        return P.trace_local()
+    return _quadratic_of_rows(operator, P).sum(-1) if operator.has_entries else None
+
+
+def _quadratic_of_rows(operator: MatrixOperator, P: Preconditioner) -> Tensor:
+    """s_i^T A s_i for every row s_i of S, float64, with the graph back to what A is built from."""
+    index, values = P.local.rows()
+    blocks = operator.blocks(index, index).to(torch.float64)
+    values = values.to(torch.float64)
+    return torch.einsum("...qi,...qij,...qj->...q", values, blocks, values)
 
 
 def _regression(krylov: BlockKrylov, k: int) -> Tensor:
@@ -332,20 +355,36 @@ def _regression(krylov: BlockKrylov, k: int) -> Tensor:
     return torch.where(resolved, covariance / variance, torch.ones_like(mean))
 
 
-def _failed(operator: MatrixOperator, probes: Tensor, P: Preconditioner, num_iterations: int) -> _Estimate:
+def _failed(probes: Tensor, P: Preconditioner, num_iterations: int) -> _Estimate:
+    """No number, and no gradient that could be taken for one."""
     nan = torch.full_like(P.logdet, torch.nan)
-    nothing = torch.zeros_like(probes)
+    unknown = torch.full_like(probes, torch.nan)
     return _Estimate(
         nan,
         nan,
-        nothing,
-        nothing,
+        unknown,
+        unknown,
         torch.zeros_like(nan),
-        nothing[..., :0],
+        unknown[..., :0],
         converged=False,
         positive_definite=False,
         num_probes=probes.shape[-1],
         num_iterations=num_iterations,
+    )
+
+
+def _by_cholesky(operator: MatrixOperator, failed: _Estimate, *, differentiable: bool) -> _Estimate:
+    """Value and gradient by dense factorisation, NaN for members that are not positive definite."""
+    value, inverse = direct_logdet(operator, with_inverse=differentiable)
+    right = torch.eye(operator.num_rows, dtype=operator.dtype, device=operator.device).expand(operator.shape)
+    return replace(
+        failed,
+        logdet=value,
+        standard_error=torch.where(value.isnan(), value, torch.zeros_like(value)),
+        left=right if inverse is None else inverse.to(operator.dtype),
+        right=right,
+        beta=torch.zeros_like(value),
+        deflated=right[..., :0],
     )
 
 
@@ -355,21 +394,22 @@ def _values(
     solution: Solution,
     estimate: _Estimate,
     P: Preconditioner,
-    fallback: str | None,
+    used: str | None,
 ) -> tuple[Tensor, LogDeterminant]:
     wide, x = rhs.to(torch.float64), solution.value.to(torch.float64)
     image = wide if rhs.shape[-1] == 0 else operator.matmul_precise(solution.value.to(torch.float64))
     inv_quad = (2 * wide * x - x * image).sum((-1, -2)).to(rhs.dtype)
-    value, error, used, message = estimate.logdet, estimate.standard_error, None, "Converged."
+    value, error, message = estimate.logdet, estimate.standard_error, "Converged."
     if not estimate.converged or not estimate.positive_definite:
         message = (
             "The log-determinant's probe solves did not converge: allow more iterations or a larger preconditioner."
             if estimate.positive_definite
-            else "`A` is not positive definite: its log-determinant is not defined. Add a larger multiple of the identity."
+            else f"`A` is not positive definite in {operator.dtype}: its log-determinant is not defined. Add a larger "
+            "multiple of the identity."
         )
-        if fallback == "direct" and may_solve_directly(operator):
-            value, error, used = direct_logdet(operator), torch.zeros_like(error), "Cholesky"
-            message += " The value comes from a dense float64 Cholesky factorisation instead."
+        if used is not None:
+            missing = ", NaN where that failed as well" if bool(value.isnan().any()) else ""
+            message += f" The value comes from a dense float64 {used} factorisation instead{missing}."
         warn_unconverged(message)
     done = torch.full(value.shape, estimate.converged and estimate.positive_definite, device=value.device)
     return inv_quad, LogDeterminant(
@@ -404,9 +444,7 @@ def _surrogates(
     if not use_trace:
         return quadratic, stochastic
     deflated = (estimate.deflated * images[..., :r]).sum((-1, -2))
-    index, values = P.local.rows()
-    blocks = operator.blocks(index, index)
-    local = torch.einsum("...qi,...qij,...qj->...", values, blocks, values)
+    local = _quadratic_of_rows(operator, P).sum(-1).to(deflated.dtype)
     return quadratic, stochastic + estimate.beta.to(local.dtype) * (local - deflated)
 
 
@@ -415,9 +453,9 @@ class _WithGradient(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, value: Tensor, surrogate: Tensor):
+        ctx.save_for_backward(surrogate)
         return value.clone()
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, gradient: Tensor):
-        return None, gradient
+        return None, differentiable_no_further(gradient, *ctx.saved_tensors)

@@ -53,7 +53,7 @@ def pilot(operator: MatrixOperator, *, generator: torch.Generator | None = None)
     diagonal = operator.diagonal()
     n = operator.num_rows
     # Below this share of the diagonal a pivot row's variance would drown in the rounding of the factor.
-    floor = torch.finfo(operator.dtype).eps ** 0.75 * diagonal.clamp_min(0)
+    floor = torch.finfo(operator.dtype).eps ** 0.75 * _positive(diagonal)
     known = None if operator.noise is None else torch.maximum(operator.noise.detach(), floor)
     k = min(_NUM_NEIGHBORS, n - 1)
     if k == 0:
@@ -85,6 +85,13 @@ def pilot(operator: MatrixOperator, *, generator: torch.Generator | None = None)
         unexplained=float((first.residual_diagonal / noise).mean(-1).max()),
         neighbor_gain=float(gain.nanmean(-1).nan_to_num(0.0).max()),
     )
+
+
+def _positive(diagonal: Tensor) -> Tensor:
+    """The diagonal, without its zeros and negatives: A is not positive definite then, and P must be all the same."""
+    largest = diagonal.abs().amax(-1, keepdim=True)
+    largest = torch.where(largest > 0, largest, torch.ones_like(largest))
+    return torch.where(diagonal > 0, diagonal, largest)
 
 
 def _nearest(tokens: Tensor, rows: Tensor, k: int) -> Tensor:

@@ -14,6 +14,9 @@ from rangeformer.operators import MatrixOperator
 from rangeformer.shapes import Float, Int, Tensor
 
 
+RULES = ("random", "greedy")
+
+
 @dataclass(frozen=True)
 class PivotedFactor:
     """A partial Cholesky factor and what it leaves.

@@ -9,11 +9,13 @@ both exact through an r x r eigenproblem in float64. P is SPD by construction wh
 proposal costs iterations, never correctness.
 """
 
+import weakref
 from dataclasses import dataclass
 
 import torch
 
 from rangeformer.local import LocalFactor
+from rangeformer.operators import MatrixOperator
 from rangeformer.shapes import Float, Int, Tensor
 
 
@@ -61,6 +63,7 @@ class Preconditioner:
         self.num_columns = factor.shape[-1]
         self.num_neighbors = local.neighbors.shape[-1]
         self.shape = torch.Size((*factor.shape[:-1], factor.shape[-2]))
+        self.dtype, self.device = factor.dtype, factor.device
         G = local.apply(factor)
         gram = G.to(torch.float64)
         eigenvalues, V = torch.linalg.eigh(gram.mT @ gram)
@@ -74,9 +77,19 @@ class Preconditioner:
         self._shrinkage = (1 - (1 + eigenvalues).rsqrt()).to(factor.dtype).unsqueeze(-1)
         self._removed = eigenvalues / (1 + eigenvalues)
         self.logdet = local.logdet_inverse + eigenvalues.log1p().sum(-1)
+        self._source: weakref.ref[MatrixOperator] | None = None
         self._trace = None
         if normalised_trace is not None:
             self._trace = normalised_trace.to(torch.float64) + eigenvalues.sum(-1)
+
+    def built_from(self, operator: MatrixOperator) -> "Preconditioner":
+        """Remember which matrix this approximates (without keeping it alive) and return self."""
+        self._source = weakref.ref(operator)
+        return self
+
+    def was_built_from(self, operator: MatrixOperator) -> bool:
+        """Whether `trace_local` is that of this very operator."""
+        return self._source is not None and self._source() is operator
 
     def whiten(self, vectors: Float[Tensor, "*batch n s"]) -> Float[Tensor, "*batch n s"]:
         """M @ vectors."""

@@ -17,6 +17,7 @@ from rangeformer.block_krylov import BlockKrylov
 from rangeformer.builders import Options, build_preconditioner, check_preconditioner
 from rangeformer.conjugate_gradients import Iterate, conjugate_gradients
 from rangeformer.direct import direct_solve, may_solve_directly
+from rangeformer.once import differentiable_no_further
 from rangeformer.operators import MatrixOperator, as_operator
 from rangeformer.preconditioner import Preconditioner
 from rangeformer.shapes import Float, Tensor
@@ -85,7 +86,7 @@ def linear_solve(
         >>> bool(solution.converged.all()), bool(solution.residual_norms.max() <= 1e-6)
         (True, True)
     """
-    operator = as_operator(A, **_like(rhs))
+    operator = as_operator(A, **like(rhs))
     check_square(operator)
     columns = check_rhs(operator, rhs)
     check_tolerance("rtol", rtol)
@@ -154,42 +155,54 @@ def solve_checked(
     before = operator.reads.snapshot()
     if method == "auto":
         method = "block-cg" if rhs.shape[-1] >= _BLOCK_FROM else "cg"
-    wide = rhs.to(torch.float64)
+    # Columns of size one, or squares of tiny and huge ones would leave the range of floating point.
+    size = powers_of_two(rhs)
+    wide = rhs.to(torch.float64) / size
     norms = torch.linalg.vector_norm(wide, dim=-2)
     scale = torch.where(norms > 0, norms, torch.ones_like(norms))
-    value = torch.zeros_like(wide) if start is None else start.to(torch.float64)
+    value = torch.zeros_like(wide) if start is None else start.to(torch.float64) / size
     relative, residual = _certificate(operator, wide, value, scale, rtol)
+    if start is not None:
+        useful = (relative < 1).unsqueeze(-2)
+        value, residual = torch.where(useful, value, torch.zeros_like(value)), torch.where(useful, residual, wide)
+        relative = relative.clamp_max(1.0)
     # One refinement cannot gain more than the working precision holds, and float32 images of a kernel's large
     # eigenvalues hold little: several short refinements reach further than a long one.
     eps = torch.finfo(operator.dtype).eps
     reach = 50 * eps if operator.dtype == torch.float64 else eps**0.5
-    num_iterations, indefinite, message, inner_method = 0, False, "Converged.", method
-    while bool((relative > rtol).any()) and num_iterations < max_iterations:
+    num_iterations, message, inner_method = 0, "Converged.", method
+    indefinite = torch.zeros_like(relative, dtype=torch.bool)
+    given_up = torch.zeros_like(indefinite)
+    while bool((unsolved := (relative > rtol) & ~given_up).any()) and num_iterations < max_iterations:
         targets = torch.maximum(0.5 * rtol / relative.clamp_min(1e-300), torch.full_like(relative, reach))
-        targets = torch.where(relative > rtol, targets, torch.full_like(targets, torch.inf))
+        targets = torch.where(unsolved, targets, torch.full_like(targets, torch.inf))
         unit = residual / (relative * scale).clamp_min(1e-300).unsqueeze(-2)
         inner = _inner(operator, unit.to(operator.dtype), P, targets, max_iterations - num_iterations, inner_method)
         num_iterations += inner.num_iterations
-        if bool(inner.indefinite.any()):
-            indefinite = True
+        indefinite = indefinite | inner.indefinite
         correction = inner.value.to(torch.float64) * (relative * scale).unsqueeze(-2)
         trial = value + correction
         trial_relative, trial_residual = _certificate(operator, wide, trial, scale, rtol)
         better = trial_relative < relative
         value = torch.where(better.unsqueeze(-2), trial, value)
         residual = torch.where(better.unsqueeze(-2), trial_residual, residual)
-        stalled = bool(((trial_relative > 0.5 * relative) & (relative > rtol)).any())
+        stalled = (trial_relative > 0.5 * relative) & unsolved
         relative = torch.where(better, trial_relative, relative)
-        if indefinite or inner.num_iterations == 0 or (stalled and inner_method == "cg"):
+        if inner.num_iterations == 0:
             break
-        if stalled or bool((relative > _RESTART_GAIN).any()):
+        given_up = given_up | indefinite | (stalled & (inner_method == "cg"))
+        # One member of a batch that breaks down ends the shared space of all: separate recurrences finish the others.
+        if bool((stalled | inner.indefinite | (relative > _RESTART_GAIN)).any()):
             inner_method = "cg"
     solved = bool((relative <= rtol).all())
-    rounded = value.to(operator.dtype)
-    if operator.dtype != torch.float64 and _needs_precision(operator, rtol):
-        relative, _ = _certificate(operator, wide, rounded.to(torch.float64), scale, rtol)
+    rounded = (value * size).to(operator.dtype)
+    back = rounded.to(torch.float64) / size
+    # Beyond rounding, the value may leave the range of its type altogether.
+    out_of_range = bool(((back - value).abs() > eps * value.abs()).any())
+    if out_of_range or (operator.dtype != torch.float64 and _needs_precision(operator, rtol)):
+        relative, _ = _certificate(operator, wide, back, scale, rtol)
     value = rounded
-    converged = relative <= rtol
+    converged = (relative <= rtol) & ~indefinite
     used_fallback = None
     if solved and not bool(converged.all()):
         message = (
@@ -198,18 +211,16 @@ def solve_checked(
         )
         warn_unconverged(message)
     elif not bool(converged.all()):
-        message = _explain(relative, rtol, indefinite, num_iterations, max_iterations, operator)
-        if indefinite:
-            converged = torch.zeros_like(converged)
+        message = _explain(relative, rtol, bool(indefinite.any()), num_iterations, max_iterations, operator)
         if fallback == "direct" and may_solve_directly(operator):
             direct = direct_solve(operator, wide)
-            if direct is not None:
+            trial = (direct.value * size).to(operator.dtype)
+            trial_relative, _ = _certificate(operator, wide, trial.to(torch.float64) / size, scale, rtol)
+            better = (trial_relative < relative) & ~converged
+            value = torch.where(better.unsqueeze(-2), trial, value)
+            relative = torch.where(better, trial_relative, relative)
+            if bool(better.any()):
                 used_fallback = direct.method
-                trial = direct.value.to(operator.dtype)
-                trial_relative, _ = _certificate(operator, wide, trial.to(torch.float64), scale, rtol)
-                better = trial_relative < relative
-                value = torch.where(better.unsqueeze(-2), trial, value)
-                relative = torch.where(better, trial_relative, relative)
                 message += f" The values come from a dense {direct.method} factorisation instead."
         warn_unconverged(message)
     return Solution(
@@ -223,6 +234,12 @@ def solve_checked(
         message=message,
         **costs(operator.reads.since(before)),
     )
+
+
+def powers_of_two(rhs: Tensor) -> Float[Tensor, "*batch 1 k"]:
+    """A power of two near the largest entry of every column: dividing by it changes no digit."""
+    peak = rhs.abs().to(torch.float64).amax(-2, keepdim=True)
+    return torch.exp2(torch.frexp(peak).exponent.to(torch.float64) - 1)
 
 
 def _certificate(
@@ -325,9 +342,9 @@ def galerkin_solve(
         exhausted = not krylov.expand()
     if not krylov.has_solution:
         nothing = torch.zeros_like(rhs)
-        return Iterate(nothing, krylov.num_blocks, torch.ones_like(targets, dtype=torch.bool))
+        return Iterate(nothing, krylov.num_blocks, krylov.indefinite.unsqueeze(-1).expand_as(targets))
     value = P.whiten_transpose(krylov.combine(coefficients))
-    indefinite = torch.full_like(targets, not krylov.positive_definite, dtype=torch.bool)
+    indefinite = krylov.indefinite.unsqueeze(-1).expand_as(targets)
     return Iterate(value, krylov.num_blocks, indefinite)
 
 
@@ -366,16 +383,20 @@ class _Adjoint(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, residual: Tensor, value: Tensor, adjoint: Callable[[Tensor], Tensor]):
         ctx.adjoint = adjoint
+        ctx.save_for_backward(residual)
         return value.clone()
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, gradient: Tensor):
-        return ctx.adjoint(gradient), None, None
+        with torch.no_grad():
+            solution = ctx.adjoint(gradient)
+        return differentiable_no_further(solution, *ctx.saved_tensors), None, None
 
 
-def _like(rhs: object) -> dict[str, Any]:
-    return {"dtype": rhs.dtype, "device": rhs.device} if isinstance(rhs, Tensor) else {}
+def like(rhs: object) -> dict[str, Any]:
+    """What a pair (matmul, shape) does not say: dtype and device of the right-hand side it will meet."""
+    fits = isinstance(rhs, Tensor) and rhs.dtype in (torch.float32, torch.float64)
+    return {"dtype": rhs.dtype, "device": rhs.device} if fits else {}
 
 
 def _check_choice(name: str, value: object, known: tuple) -> None:
