@@ -38,11 +38,16 @@ class SparseOperator(MatrixOperator):
         return torch.from_numpy(product)
 
     def _columns(self, index: Tensor) -> Tensor:
-        return torch.from_numpy(self._csc[:, index.numpy()].toarray())
+        return torch.from_numpy(self._csc[:, _index(index)].toarray())
 
     def _diagonal(self) -> Tensor:
         return torch.from_numpy(self._csr.diagonal().copy())
 
     def _entries(self, rows: Tensor, columns: Tensor) -> Tensor:
-        picked = np.asarray(self._csr[rows.numpy(), columns.numpy()]).reshape(-1)
+        picked = np.asarray(self._csr[_index(rows), _index(columns)]).reshape(-1)
         return torch.from_numpy(picked.astype(self._csr.dtype, copy=False))
+
+
+def _index(index: Tensor) -> np.ndarray:
+    """An index that owns its memory: SciPy sets flags that NumPy refuses on views of torch's."""
+    return index.numpy().copy()
