@@ -24,6 +24,7 @@ from gp_integration.active import Block
 from gp_integration.folding import Fold
 from gp_integration.options import fresh_generator
 from gp_integration.report import Call
+from rangeformer.cholesky import is_cheaper
 
 Answer = TypeVar("Answer")
 
@@ -70,9 +71,14 @@ class Task:
             return self
         shared = Shared() if self.shared is None else self.shared
         with shared.lock:
-            if shared.preconditioner is None:
+            if shared.preconditioner is None or self._outgrown(shared.preconditioner, operator, num_columns):
                 shared.preconditioner = self._build(operator, num_columns)
         return replace(self, preconditioner=shared.preconditioner)
+
+    def _outgrown(self, built: rf.Preconditioner, operator: rf.MatrixOperator, num_columns: int) -> bool:
+        """Whether so many columns wait that the whole Cholesky factor is the cheaper preconditioner, from now on."""
+        chosen_by_hand = self.block.options.num_columns is not None or self.block.options.num_neighbors is not None
+        return not built.is_exact and not chosen_by_hand and is_cheaper(operator, num_columns)
 
     def _build(self, operator: rf.MatrixOperator, num_columns: int) -> rf.Preconditioner:
         options = self.block.options
@@ -145,6 +151,31 @@ def _solve(task: Task, matrix: LinearOperator, columns: Tensor) -> tuple[Tensor,
         return torch.cholesky_solve(columns, psd_safe_cholesky(matrix.to_dense())), task
 
     return _attempt(task, matrix, ours, by_cholesky)
+
+
+def solve_with_factor(
+    task: Task,
+    matrix: LinearOperator,  # shape: (*batch, n, n)
+    factor: Tensor,  # shape: (*batch, n, n)
+    columns: Tensor,  # shape: (*batch, n, k)
+) -> Tensor:  # shape: (*batch, n, k)
+    """A^-1 columns from a Cholesky factor, without a graph; recorded with its residual like any other solve."""
+    solution = torch.cholesky_solve(columns, factor)
+    residual = torch.linalg.vector_norm(columns - matrix @ solution, dim=-2)
+    norms = torch.linalg.vector_norm(columns, dim=-2)
+    relative = residual / norms.clamp_min(torch.finfo(norms.dtype).tiny)
+    task.block.recorder.call(
+        Call(
+            purpose=task.purpose,
+            size=matrix.shape[-1],
+            method="cholesky (cheaper)",
+            num_columns=columns.shape[-1],
+            num_matvecs=columns.shape[-1],
+            tolerance=task.tolerance,
+            residual=float(relative.max()),
+        )
+    )
+    return solution
 
 
 def inv_quad_logdet(
@@ -410,7 +441,7 @@ def _record(task: Task, matrix: LinearOperator, *results: Any) -> None:
             method=getattr(results[0], "method", "lanczos"),
             num_columns=sum(r.shape[-1] for r in residuals),
             num_iterations=max(r.num_iterations for r in results),
-            num_matvecs=sum(r.num_matvecs for r in results),
+            num_matvecs=max(r.num_matvecs for r in results),
             tolerance=task.tolerance,
             residual=max((float(r.max()) for r in residuals), default=None),
             standard_error=max(

@@ -1,10 +1,12 @@
 """How much to spend on a preconditioner: from the pilot's look, the size, and the number of right-hand sides.
 
-No fixed choice serves all matrices (docs/design.md, "What it costs"). Three decisions, each from one statistic:
+No fixed choice serves all matrices (docs/design.md, "How much to spend"). Three decisions, each from one statistic:
 
 - nothing, where the scaled matrix is so well conditioned that a handful of plain iterations solve it;
 - columns only, where they leave less than the noise or neighbours do not explain what they leave;
 - columns and neighbours otherwise, the more the larger the matrix: an iteration costs n^2 a column, the set-up n k (k + c).
+
+A fourth, everything, is a matter of cost alone and is made before the pilot looks (`rangeformer.cholesky`).
 """
 
 from dataclasses import dataclass

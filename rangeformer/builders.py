@@ -9,10 +9,11 @@ import torch
 
 from rangeformer.budget import choose_budget
 from rangeformer.checkpoint import load
+from rangeformer.cholesky import cholesky_preconditioner, is_cheaper
 from rangeformer.local import diagonal_factor, local_factor
 from rangeformer.model import RangeFormer
 from rangeformer.neighbors import nearest_earlier, strongest
-from rangeformer.operators import MatrixOperator, as_operator
+from rangeformer.operators import DenseOperator, MatrixOperator, as_operator
 from rangeformer.pilot import pilot
 from rangeformer.pivoted import RULES, PivotedFactor, pivoted_cholesky
 from rangeformer.preconditioner import Preconditioner, Structure, scaled_identity
@@ -62,7 +63,12 @@ class NystromPreconditioner:
     rank: int = CLASSICAL_RANK
 
 
-Options = RangeFormerPreconditioner | ColumnPreconditioner | NystromPreconditioner
+@dataclass(frozen=True)
+class CholeskyPreconditioner:
+    """A itself, by dense Cholesky in A's precision: the budget for very many right-hand sides."""
+
+
+Options = RangeFormerPreconditioner | ColumnPreconditioner | NystromPreconditioner | CholeskyPreconditioner
 
 _NAMES: dict[str, Options] = {
     "rangeformer": RangeFormerPreconditioner(),
@@ -70,6 +76,7 @@ _NAMES: dict[str, Options] = {
     "rpcholesky": ColumnPreconditioner("random"),
     "pivoted-cholesky": ColumnPreconditioner("greedy"),
     "nystrom": NystromPreconditioner(),
+    "cholesky": CholeskyPreconditioner(),
 }
 
 
@@ -88,7 +95,7 @@ def build_preconditioner(
 
     Args:
         A: Symmetric PSD matrix, anything `as_operator` accepts.
-        preconditioner: "rangeformer", "rangeformer-untrained", "rpcholesky", "pivoted-cholesky", "nystrom", None, an options
+        preconditioner: "rangeformer", "rangeformer-untrained", "rpcholesky", "pivoted-cholesky", "nystrom", "cholesky", None, an options
             object, or a finished `Preconditioner` (returned as it is if its shape fits).
         num_columns: Columns read, or the rank of the classical ones; None chooses.
         num_neighbors: Neighbours of each row ("rangeformer" only); None chooses.
@@ -140,6 +147,8 @@ def build_preconditioner(
             # Without entries there are no columns and no neighbours to read: the sketch is the global part.
             rank = CLASSICAL_RANK if num_columns is None else num_columns
             return _nystrom(operator, rank, generator, name=f"{name} (products only: nystrom)")
+        if isinstance(options, CholeskyPreconditioner):
+            return _cholesky(operator)
         if isinstance(options, ColumnPreconditioner):
             rank = options.rank if num_columns is None else num_columns
             return _columns(operator, options.rule, rank, name, generator).built_from(operator)
@@ -151,8 +160,26 @@ def build_preconditioner(
         )
         if name == "rangeformer-untrained":
             options = replace(options, model=RangeFormer.untrained())
+        if options.num_columns is options.num_neighbors is None and is_cheaper(operator, num_rhs):
+            exact = cholesky_preconditioner(operator)
+            if exact is not None:
+                return exact
         P = _global_and_local(operator, options, name, num_rhs, structure, generator)
         return P.built_from(operator)
+
+
+def _cholesky(operator: MatrixOperator) -> Preconditioner:
+    if not isinstance(operator, DenseOperator):
+        raise ValueError(
+            f"`preconditioner` 'cholesky' needs a dense `A`. Got {type(operator).__name__}; choose 'rangeformer' or pass a tensor."
+        )
+    exact = cholesky_preconditioner(operator)
+    if exact is None:
+        raise ValueError(
+            f"`A` must be positive definite in {operator.dtype} for `preconditioner` 'cholesky'. Add a multiple of the "
+            "identity, or pass A in float64."
+        )
+    return exact
 
 
 def check_preconditioner(preconditioner: object) -> None:
@@ -168,6 +195,7 @@ def _resolve(preconditioner: object) -> tuple[str, Options]:
             RangeFormerPreconditioner: "rangeformer",
             NystromPreconditioner: "nystrom",
             ColumnPreconditioner: "rpcholesky",
+            CholeskyPreconditioner: "cholesky",
         }
         name = names[type(preconditioner)]
         greedy = isinstance(preconditioner, ColumnPreconditioner) and preconditioner.rule == "greedy"
@@ -187,6 +215,8 @@ def _check_options(options: Options) -> None:
     if isinstance(options, RangeFormerPreconditioner):
         check_count("num_columns", options.num_columns, least=0, optional=True)
         check_count("num_neighbors", options.num_neighbors, least=0, optional=True)
+        return
+    if isinstance(options, CholeskyPreconditioner):
         return
     check_count("rank", options.rank, least=0)
     if isinstance(options, ColumnPreconditioner) and options.rule not in RULES:

@@ -282,7 +282,8 @@ def _estimate(
     sound = krylov.positive_definite and bool((ritz > 0).all())
     if not sound:
         return _failed(probes, P, krylov.num_blocks), start
-    trace_local = None if exact else _trace_local(operator, P)
+    # With P = A nothing is left for a control variate to explain.
+    trace_local = None if exact or P.is_exact else _trace_local(operator, P)
     deflated = P.deflated_directions()
     if trace_local is None:
         beta_value, excess = torch.zeros_like(P.logdet), torch.zeros_like(P.logdet)

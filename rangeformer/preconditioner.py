@@ -11,12 +11,28 @@ proposal costs iterations, never correctness.
 
 import weakref
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 
 from rangeformer.local import LocalFactor
 from rangeformer.operators import MatrixOperator
 from rangeformer.shapes import Float, Int, Tensor
+
+
+class SparseOrTriangular(Protocol):
+    """What a local factor S must be able to do (`rangeformer.local`, `rangeformer.cholesky`)."""
+
+    neighbors: Tensor
+    logdet_inverse: Tensor
+
+    def apply(self, vectors: Tensor) -> Tensor:
+        """S @ vectors."""
+        ...
+
+    def apply_transpose(self, vectors: Tensor) -> Tensor:
+        """S.mT @ vectors."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -41,6 +57,7 @@ class Preconditioner:
         name: How reports call it.
         normalised_trace: `(*batch)` tr(S (A - F F^T) S^T); n when S solved its rows exactly, None if unknown.
         structure: The choices to reuse, if there are any.
+        is_exact: Whether P is A up to rounding, so that P^-1 alone solves.
 
     Attributes:
         logdet: `(*batch)` float64, exact.
@@ -51,13 +68,15 @@ class Preconditioner:
     def __init__(
         self,
         factor: Float[Tensor, "*batch n r"],
-        local: LocalFactor,
+        local: SparseOrTriangular,
         *,
         name: str,
         normalised_trace: Float[Tensor, "*batch"] | None = None,
         structure: Structure | None = None,
+        is_exact: bool = False,
     ):
         self.name = name
+        self.is_exact = is_exact
         self.local = local
         self.structure = structure
         self.num_columns = factor.shape[-1]

@@ -154,7 +154,7 @@ def solve_checked(
     """
     before = operator.reads.snapshot()
     if method == "auto":
-        method = "block-cg" if rhs.shape[-1] >= _BLOCK_FROM else "cg"
+        method = "block-cg" if rhs.shape[-1] >= _BLOCK_FROM or P.is_exact else "cg"
     # Columns of size one, or squares of tiny and huge ones would leave the range of floating point.
     size = powers_of_two(rhs)
     wide = rhs.to(torch.float64) / size
@@ -270,6 +270,8 @@ def _inner(
     method: str,
 ) -> Iterate:
     """Solve A x = rhs (unit columns) to absolute residual `targets`."""
+    if P.is_exact and method != "cg":
+        return Iterate(P.solve(rhs), 1, torch.zeros_like(targets, dtype=torch.bool))
     if method == "cg":
         targets = targets.to(rhs.dtype)
         return conjugate_gradients(
