@@ -11,7 +11,7 @@ proposal costs iterations, never correctness.
 
 import weakref
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 
@@ -20,6 +20,7 @@ from rangeformer.operators import MatrixOperator
 from rangeformer.shapes import Float, Int, Tensor
 
 
+@runtime_checkable
 class SparseOrTriangular(Protocol):
     """What a local factor S must be able to do (`rangeformer.local`, `rangeformer.cholesky`)."""
 
