@@ -21,6 +21,7 @@ from rangeformer.shapes import Float, Int, Tensor
 
 
 @runtime_checkable
+@runtime_checkable
 class SparseOrTriangular(Protocol):
     """What a local factor S must be able to do (`rangeformer.local`, `rangeformer.cholesky`)."""
 
