@@ -39,9 +39,15 @@ _ROUNDING = 4
 
 @dataclass
 class Shared:
-    """A preconditioner that several calls with one matrix share, built by the first."""
+    """A preconditioner that several calls with one matrix share, built by the first.
+
+    Attributes:
+        preconditioner: Built at first use, and replaced by the Cholesky factor once that has become cheaper.
+        num_columns: Right-hand sides of all calls so far.
+    """
 
     preconditioner: rf.Preconditioner | None = None
+    num_columns: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)
 
 
@@ -71,18 +77,22 @@ class Task:
             return self
         shared = Shared() if self.shared is None else self.shared
         with shared.lock:
-            if shared.preconditioner is None or self._outgrown(shared.preconditioner, operator, num_columns):
-                shared.preconditioner = self._build(operator, num_columns)
+            shared.num_columns += num_columns
+            factorise = self._factor_is_cheaper(operator, shared.num_columns)
+            if shared.preconditioner is None or (factorise and not shared.preconditioner.is_exact):
+                shared.preconditioner = self._build(operator, shared.num_columns, factorise)
         return replace(self, preconditioner=shared.preconditioner)
 
-    def _outgrown(self, built: rf.Preconditioner, operator: rf.MatrixOperator, num_columns: int) -> bool:
-        """Whether so many columns wait that the whole Cholesky factor is the cheaper preconditioner, from now on."""
+    def _factor_is_cheaper(self, operator: rf.MatrixOperator, num_columns: int) -> bool:
+        """Whether there are so many columns that the whole Cholesky factor is the cheaper preconditioner."""
         chosen_by_hand = self.block.options.num_columns is not None or self.block.options.num_neighbors is not None
-        return not built.is_exact and not chosen_by_hand and is_cheaper(operator, num_columns)
+        return not chosen_by_hand and is_cheaper(operator, num_columns)
 
-    def _build(self, operator: rf.MatrixOperator, num_columns: int) -> rf.Preconditioner:
+    def _build(self, operator: rf.MatrixOperator, num_columns: int, factorise: bool) -> rf.Preconditioner:
         options = self.block.options
-        structure = None if self.kernel is None else structures.recall(self.kernel, self.key(operator))
+        structure = None
+        if self.kernel is not None and not factorise:
+            structure = structures.recall(self.kernel, self.key(operator))
         sizes = {}
         if structure is not None:
             sizes = {"num_columns": structure.pivots.shape[-1], "num_neighbors": structure.neighbors.shape[-1]}
@@ -151,31 +161,6 @@ def _solve(task: Task, matrix: LinearOperator, columns: Tensor) -> tuple[Tensor,
         return torch.cholesky_solve(columns, psd_safe_cholesky(matrix.to_dense())), task
 
     return _attempt(task, matrix, ours, by_cholesky)
-
-
-def solve_with_factor(
-    task: Task,
-    matrix: LinearOperator,  # shape: (*batch, n, n)
-    factor: Tensor,  # shape: (*batch, n, n)
-    columns: Tensor,  # shape: (*batch, n, k)
-) -> Tensor:  # shape: (*batch, n, k)
-    """A^-1 columns from a Cholesky factor, without a graph; recorded with its residual like any other solve."""
-    solution = torch.cholesky_solve(columns, factor)
-    residual = torch.linalg.vector_norm(columns - matrix @ solution, dim=-2)
-    norms = torch.linalg.vector_norm(columns, dim=-2)
-    relative = residual / norms.clamp_min(torch.finfo(norms.dtype).tiny)
-    task.block.recorder.call(
-        Call(
-            purpose=task.purpose,
-            size=matrix.shape[-1],
-            method="cholesky (cheaper)",
-            num_columns=columns.shape[-1],
-            num_matvecs=columns.shape[-1],
-            tolerance=task.tolerance,
-            residual=float(relative.max()),
-        )
-    )
-    return solution
 
 
 def inv_quad_logdet(

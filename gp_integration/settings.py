@@ -23,7 +23,8 @@ class use_rangeformer:  # noqa: N801 - named like the settings of GPyTorch
     Args:
         state: False switches off inside an outer block. (Default: True)
         tolerance: Relative residual of the training solves, worst column. (Default: 1e-3)
-        eval_tolerance: The same for predictive means and covariances. (Default: 1e-4)
+        eval_tolerance: The same for predictive means and covariances; a covariance is off by its square,
+            and never too small. (Default: 1e-4)
         num_columns: Columns of the kernel matrix the model reads; None lets it choose. (Default: None)
         num_neighbors: Neighbours per row; None lets it choose. (Default: None)
         num_probes: Probe vectors of the log-determinant; None lets it choose. (Default: None)
