@@ -13,6 +13,7 @@ from gp_integration.active import Block
 from gp_integration.covariance import kind_of, noisy_system, samplable
 from gp_integration.dispatch import stays_with_cholesky
 from gp_integration.notices import leave_alone
+from gp_integration.task import Task
 
 
 def solve(
@@ -25,7 +26,7 @@ def solve(
     system = _system(block, operator)
     if system is None:
         return NotImplemented
-    return solve_with(certified.Task(block, "solve", block.options.tolerance), system, right_tensor, left_tensor)
+    return solve_with(Task(block, "solve", block.options.tolerance), system, right_tensor, left_tensor)
 
 
 def inv_quad(
@@ -38,9 +39,7 @@ def inv_quad(
     system = _system(block, operator)
     if system is None:
         return NotImplemented
-    return inv_quad_with(
-        certified.Task(block, "inv_quad", block.options.tolerance), system, inv_quad_rhs, reduce_inv_quad
-    )
+    return inv_quad_with(Task(block, "inv_quad", block.options.tolerance), system, inv_quad_rhs, reduce_inv_quad)
 
 
 def inv_quad_logdet(
@@ -55,7 +54,7 @@ def inv_quad_logdet(
     if system is None:
         return NotImplemented
     purpose = "inv_quad_logdet" if logdet else "inv_quad"
-    task = certified.Task(block, purpose, block.options.tolerance)
+    task = Task(block, purpose, block.options.tolerance)
     return inv_quad_logdet_with(task, system, inv_quad_rhs, logdet, reduce_inv_quad)
 
 
@@ -71,7 +70,7 @@ def samples(
     return sampling.draw(block, operator, num_samples)
 
 
-def solve_with(task: certified.Task, system, right: Tensor, left: Tensor | None) -> Tensor:
+def solve_with(task: Task, system, right: Tensor, left: Tensor | None) -> Tensor:
     """`LinearOperator.solve` for any PSD operator."""
     vector = right.dim() == 1
     solution = certified.solve(task, system, right.unsqueeze(-1) if vector else right)
@@ -79,14 +78,14 @@ def solve_with(task: certified.Task, system, right: Tensor, left: Tensor | None)
     return result.squeeze(-1) if vector else result
 
 
-def inv_quad_with(task: certified.Task, system, rhs: Tensor, reduce: bool) -> Tensor:
+def inv_quad_with(task: Task, system, rhs: Tensor, reduce: bool) -> Tensor:
     """`LinearOperator.inv_quad` for any PSD operator."""
     values = certified.inv_quad(task, system, rhs.unsqueeze(-1) if rhs.dim() == 1 else rhs)
     return values.sum(-1) if reduce else values
 
 
 def inv_quad_logdet_with(
-    task: certified.Task, system, rhs: Tensor | None, logdet: bool | None, reduce: bool | None
+    task: Task, system, rhs: Tensor | None, logdet: bool | None, reduce: bool | None
 ) -> tuple[Tensor, Tensor]:
     """`LinearOperator.inv_quad_logdet` for any PSD operator."""
     zero = torch.zeros([], dtype=system.dtype, device=system.device)

@@ -8,10 +8,11 @@ from linear_operator import to_linear_operator
 from linear_operator.operators import LinearOperator
 from torch import Tensor
 
-from gp_integration import active, certified, noisy
+from gp_integration import active, noisy
 from gp_integration.active import Block
 from gp_integration.options import Options
 from gp_integration.report import Recorder
+from gp_integration.task import Task
 
 
 class RangeFormerLinearOperator(LinearOperator):
@@ -112,10 +113,10 @@ class RangeFormerLinearOperator(LinearOperator):
         assert torch.is_tensor(dense)
         return dense
 
-    def _task(self, purpose: str) -> certified.Task:
+    def _task(self, purpose: str) -> Task:
         block = active.current()
         recorder = Recorder() if block is None else block.recorder
-        return certified.Task(Block(self._options, recorder, None), purpose, self._options.tolerance)
+        return Task(Block(self._options, recorder, None), purpose, self._options.tolerance)
 
     def _with(self, base: LinearOperator) -> "RangeFormerLinearOperator":
         return self.__class__(base, **self._kwargs)

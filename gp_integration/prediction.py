@@ -25,10 +25,12 @@ import rangeformer as rf
 from gp_integration import certified
 from gp_integration.active import Block
 from gp_integration.covariance import PredictiveCovariance, kernels_of, kind_of, noisy_system
+from gp_integration.derivatives import FirstDerivative
 from gp_integration.dispatch import stays_with_cholesky
 from gp_integration.folding import Fold
 from gp_integration.notices import leave_alone
 from gp_integration.options import Options
+from gp_integration.task import Shared, Task
 
 # Test points are solved for in blocks: wide enough for fast products, narrow enough for memory.
 _BLOCK_COLUMNS = 512
@@ -60,13 +62,13 @@ class TrainingSystem:
     options: Options
     fingerprint: list[Tensor]
     kernel: torch.nn.Module | None
-    shared: certified.Shared = field(default_factory=certified.Shared)
+    shared: Shared = field(default_factory=Shared)
     mean_cache: Tensor | None = None
 
-    def task(self, block: Block, purpose: str) -> certified.Task:
+    def task(self, block: Block, purpose: str) -> Task:
         """A solve with this matrix."""
         tolerance = block.options.eval_tolerance
-        return certified.Task(block, purpose, tolerance, shared=self.shared, kernel=self.kernel)
+        return Task(block, purpose, tolerance, shared=self.shared, kernel=self.kernel)
 
 
 def mean_cache(block: Block, strategy: DefaultPredictionStrategy, nan_policy: str) -> Tensor | None:
@@ -240,7 +242,7 @@ def _correction(
     else:
         image = fold.unfold(rf.as_operator(matrix).matmul_precise(fold.fold(solution)))
     X, B, AX = (tensor.to(torch.float64) for tensor in (solution, cross, image))
-    half = certified.FirstDerivative.apply(B - AX / 2)
+    half = FirstDerivative.apply(B - AX / 2)
     if X.shape[-1] > _DENSE_TEST_POINTS:
         left = torch.cat([X, half], dim=-2).to(cross.dtype)
         right = torch.cat([half, X], dim=-2).to(cross.dtype)

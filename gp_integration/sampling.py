@@ -12,6 +12,7 @@ from torch import Tensor
 from gp_integration import certified
 from gp_integration.active import Block
 from gp_integration.report import Call
+from gp_integration.task import Task
 
 # Up to this order samples come from a Cholesky factor: exact, and differentiable.
 CHOLESKY_SIZE = 4096
@@ -34,7 +35,7 @@ def draw(block: Block, covariance: LinearOperator, num_samples: int) -> Tensor:
     if covariance.shape[-1] <= CHOLESKY_SIZE or _differentiable(covariance):
         base = torch.randn(*covariance.shape[:-1], num_samples, dtype=covariance.dtype, device=covariance.device)
         return (root(block, covariance, num_samples) @ base).movedim(-1, 0)
-    task = certified.Task(block, "samples", block.options.eval_tolerance)
+    task = Task(block, "samples", block.options.eval_tolerance)
     return certified.sample(task, covariance.evaluate_kernel(), num_samples)
 
 

@@ -8,6 +8,7 @@ from gp_integration.active import Block
 from gp_integration.covariance import kernels_of, kind_of, noisy_system
 from gp_integration.dispatch import stays_with_cholesky
 from gp_integration.notices import leave_alone
+from gp_integration.task import Task
 
 
 def log_prob(block: Block, distribution: MultivariateNormal, value: Tensor) -> Tensor | None:
@@ -32,6 +33,6 @@ def log_prob(block: Block, distribution: MultivariateNormal, value: Tensor) -> T
         distribution._validate_sample(value)
     offset = (value - distribution.loc).unsqueeze(-1)
     kernels = kernels_of(covariance) if block.options.reuse_structure else []
-    task = certified.Task(block, "log_prob", block.options.tolerance, kernel=kernels[0] if kernels else None)
+    task = Task(block, "log_prob", block.options.tolerance, kernel=kernels[0] if kernels else None)
     inv_quad, logdet = certified.inv_quad_logdet(task, system, offset)
     return -0.5 * (inv_quad.squeeze(-1) + logdet + certified.gaussian_constant(system.shape[-1]))

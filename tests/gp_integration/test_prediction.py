@@ -9,7 +9,7 @@ import torch
 from gp_models import by_cholesky, data, exact_gp, predict
 
 import rangeformer as rf
-from gp_integration import certified, prediction, settings
+from gp_integration import prediction, settings, task
 from gp_integration.settings import use_rangeformer
 
 
@@ -34,7 +34,7 @@ def builds(monkeypatch):
 @pytest.fixture
 def no_factor(monkeypatch):
     """Solve iteratively however many test points there are."""
-    monkeypatch.setattr(certified, "is_cheaper", lambda operator, num_columns: False)
+    monkeypatch.setattr(task, "is_cheaper", lambda operator, num_columns: False)
 
 
 @pytest.mark.parametrize("fast_pred_var", [False, True])
