@@ -32,7 +32,7 @@ class BlockKrylov:
         capacity: int,
     ):
         self._product = product
-        self._capacity = min(capacity, start.shape[-2] + start.shape[-1])
+        self._capacity = capacity
         self.block_size = start.shape[-1]
         block, self.start_coefficients = orthonormalise(start)
         self._basis = start.new_empty(*start.shape[:-1], 0)
