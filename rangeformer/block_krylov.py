@@ -84,7 +84,7 @@ class BlockKrylov:
         return torch.linalg.vector_norm(self.start_coefficients, dim=-2)
 
     def coefficients(self) -> Float[Tensor, "*batch m s"]:
-        """c with V c the Galerkin solution of B x = start, by block back substitution (float64)."""
+        """C with V c the Galerkin solution of B x = start, by block back substitution (float64)."""
         current = torch.cholesky_solve(self._forward[-1], self._pivots[-1])
         blocks = [current]
         for j in range(len(self._couplings) - 1, -1, -1):

@@ -18,7 +18,7 @@ from rangeformer.pilot import pilot
 from rangeformer.pivoted import RULES, PivotedFactor, pivoted_cholesky
 from rangeformer.preconditioner import Preconditioner, Structure, scaled_identity
 from rangeformer.shapes import Int, Tensor
-from rangeformer.validation import check_count, check_square, check_symmetric
+from rangeformer.validation import check_count, check_square
 
 CLASSICAL_RANK = 100
 _CANDIDATES_PER_NEIGHBOR = 4
@@ -332,9 +332,7 @@ def _columns(
     pivoted = pivoted_cholesky(operator, rank, noise=noise, rule=rule, generator=generator)
     exact = operator.diagonal() - pivoted.factor.square().sum(-1)
     trace = (exact / noise).to(torch.float64).sum(-1)
-    return Preconditioner(
-        pivoted.factor, diagonal_factor(noise), name=name, normalised_trace=trace
-    )
+    return Preconditioner(pivoted.factor, diagonal_factor(noise), name=name, normalised_trace=trace)
 
 
 def _nystrom(
@@ -346,9 +344,9 @@ def _nystrom(
     if rank == 0:
         return scaled_identity(_row_of_ones(operator))
     device = generator.device if generator is not None else torch.device("cpu")
-    omega = torch.randn(
-        (*operator.batch_shape, n, rank), generator=generator, dtype=operator.dtype, device=device
-    ).to(operator.device)
+    omega = torch.randn((*operator.batch_shape, n, rank), generator=generator, dtype=operator.dtype, device=device).to(
+        operator.device
+    )
     omega = torch.linalg.qr(omega).Q
     image = operator.matmul(omega).to(torch.float64)
     wide = omega.to(torch.float64)

@@ -34,9 +34,7 @@ def dense(operator: MatrixOperator) -> Float[Tensor, "*batch n n"]:
     return operator.columns(every.expand(*operator.batch_shape, -1)).to(torch.float64)
 
 
-def direct_solve(
-    operator: MatrixOperator, rhs: Float[Tensor, "*batch n k"]
-) -> DirectSolution:
+def direct_solve(operator: MatrixOperator, rhs: Float[Tensor, "*batch n k"]) -> DirectSolution:
     """Solve by Cholesky, members of a batch that are not positive definite by LU; zero for those that are singular."""
     matrix = dense(operator)
     cholesky, info = torch.linalg.cholesky_ex(matrix)
@@ -53,7 +51,7 @@ def direct_solve(
 def direct_logdet(
     operator: MatrixOperator, *, with_inverse: bool = False
 ) -> tuple[Float[Tensor, "*batch"], Float[Tensor, "*batch n n"] | None]:
-    """log det by Cholesky and, if asked for, A^-1; NaN for members that are not positive definite."""
+    """Log det by Cholesky and, if asked for, A^-1; NaN for members that are not positive definite."""
     cholesky, info = torch.linalg.cholesky_ex(dense(operator))
     definite = info == 0
     value = 2 * cholesky.diagonal(dim1=-2, dim2=-1).log().sum(-1)

@@ -75,9 +75,7 @@ def sample_gaussian(
     return torch.cat(draws, -1).movedim(-1, 0)
 
 
-def _correlate(
-    operator: MatrixOperator, P: Preconditioner, z: Tensor, rtol: float, max_iterations: int
-) -> Tensor:
+def _correlate(operator: MatrixOperator, P: Preconditioner, z: Tensor, rtol: float, max_iterations: int) -> Tensor:
     krylov = BlockKrylov(split_product(operator, P), z, capacity=basis_capacity(operator))
     exhausted = False
     converged = False

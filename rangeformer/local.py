@@ -56,9 +56,7 @@ class LocalFactor:
         """S @ vectors."""
         if self.neighbors.shape[-1] > 0 and vectors.shape[-1] > 0:
             flat = vectors.reshape(self._index.shape[0], vectors.shape[-1])
-            leaned = nnf.embedding_bag(
-                self._index, flat, per_sample_weights=self._flat_weights, mode="sum"
-            )
+            leaned = nnf.embedding_bag(self._index, flat, per_sample_weights=self._flat_weights, mode="sum")
             vectors = vectors - leaned.view_as(vectors)
         return vectors * self.inverse_scale.unsqueeze(-1)
 
@@ -88,9 +86,11 @@ class LocalFactor:
         own = torch.arange(n, device=self.neighbors.device).expand(self.neighbors.shape[:-1])
         own = own.unsqueeze(-1)
         index = torch.cat([torch.where(self.neighbors < 0, own, self.neighbors), own], -1)
-        values = torch.cat([-self.weights, torch.ones_like(self.weights[..., :1])], -1) if (
-            self.weights.shape[-1]
-        ) else torch.ones_like(self.inverse_scale).unsqueeze(-1)
+        values = (
+            torch.cat([-self.weights, torch.ones_like(self.weights[..., :1])], -1)
+            if (self.weights.shape[-1])
+            else torch.ones_like(self.inverse_scale).unsqueeze(-1)
+        )
         return index, values * self.inverse_scale.unsqueeze(-1)
 
 
@@ -131,9 +131,7 @@ def local_factor(
         w, d = conditional_weights(operator, factor, part, residual_diagonal, own)
         weights.append(w)
         variances.append(d)
-    return LocalFactor(
-        neighbors, torch.cat(weights, -2), torch.cat(variances, -1), operator.dtype
-    )
+    return LocalFactor(neighbors, torch.cat(weights, -2), torch.cat(variances, -1), operator.dtype)
 
 
 def conditional_weights(

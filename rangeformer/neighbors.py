@@ -94,9 +94,7 @@ def strongest(
     return torch.cat(kept, -2)
 
 
-def gather_rows(
-    table: Float[Tensor, "*batch n c"], index: Int[Tensor, "*batch q k"]
-) -> Float[Tensor, "*batch q k c"]:
+def gather_rows(table: Float[Tensor, "*batch n c"], index: Int[Tensor, "*batch q k"]) -> Float[Tensor, "*batch q k c"]:
     """table[..., index, :], each batch member with its own index."""
     if table.dim() == 2:
         return table[index]

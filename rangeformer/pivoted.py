@@ -13,7 +13,6 @@ import torch
 from rangeformer.operators import MatrixOperator
 from rangeformer.shapes import Float, Int, Tensor
 
-
 RULES = ("random", "greedy")
 
 

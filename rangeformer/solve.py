@@ -97,9 +97,7 @@ def linear_solve(
     before = operator.reads.snapshot()
     check_symmetric(operator)
     with torch.no_grad():
-        P = build_preconditioner(
-            operator, preconditioner, num_rhs=columns.shape[-1], generator=generator
-        )
+        P = build_preconditioner(operator, preconditioner, num_rhs=columns.shape[-1], generator=generator)
         solution = solve_checked(
             operator,
             columns.detach(),
@@ -274,13 +272,9 @@ def _inner(
         return Iterate(P.solve(rhs), 1, torch.zeros_like(targets, dtype=torch.bool))
     if method == "cg":
         targets = targets.to(rhs.dtype)
-        return conjugate_gradients(
-            operator.matmul, rhs, P.solve, target_norms=targets, max_iterations=max_iterations
-        )
+        return conjugate_gradients(operator.matmul, rhs, P.solve, target_norms=targets, max_iterations=max_iterations)
     values, indefinite, num_iterations = [], [], 0
-    for block, goal in zip(
-        rhs.split(_MAX_BLOCK, -1), targets.split(_MAX_BLOCK, -1), strict=True
-    ):
+    for block, goal in zip(rhs.split(_MAX_BLOCK, -1), targets.split(_MAX_BLOCK, -1), strict=True):
         krylov = BlockKrylov(split_product(operator, P), P.whiten(block), capacity=basis_capacity(operator))
         iterate = galerkin_solve(krylov, P, block, goal, max_iterations)
         num_iterations = max(num_iterations, iterate.num_iterations)
@@ -289,10 +283,8 @@ def _inner(
     return Iterate(torch.cat(values, -1), num_iterations, torch.cat(indefinite, -1))
 
 
-def split_product(
-    operator: MatrixOperator, P: Preconditioner
-) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
-    """v -> (A M^T v, M A M^T v)."""
+def split_product(operator: MatrixOperator, P: Preconditioner) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
+    """V -> (A M^T v, M A M^T v)."""
 
     def product(vectors: Tensor) -> tuple[Tensor, Tensor]:
         image = operator.matmul(P.whiten_transpose(vectors))

@@ -45,7 +45,7 @@ def check_symmetric(operator: MatrixOperator) -> None:
 
 
 def check_rhs(operator: MatrixOperator, rhs: Tensor) -> Tensor:
-    """rhs as `(*batch, n, k)` in A's batch shape.
+    """Rhs as `(*batch, n, k)` in A's batch shape.
 
     Raises:
         TypeError: Not a tensor, or of another dtype than A.
@@ -59,9 +59,7 @@ def check_rhs(operator: MatrixOperator, rhs: Tensor) -> Tensor:
     if rhs.dim() == 0 or columns.shape[-2] != n or columns.shape[-1] == 0:
         raise ValueError(f"`rhs` must have shape {expected}. Got {tuple(rhs.shape)}.")
     if rhs.dtype != operator.dtype:
-        raise TypeError(
-            f"`rhs` must have A's dtype {operator.dtype}. Got {rhs.dtype}; convert one of them."
-        )
+        raise TypeError(f"`rhs` must have A's dtype {operator.dtype}. Got {rhs.dtype}; convert one of them.")
     if rhs.device != operator.device:
         raise ValueError(
             f"`rhs` must be on A's device {operator.device}. Got {rhs.device}; move one of them with .to()."

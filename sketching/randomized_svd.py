@@ -112,4 +112,3 @@ def _gaussian(operator: MatrixOperator, size: int, generator: torch.Generator | 
     shape = (operator.num_columns, size)
     draw = torch.randn(shape, generator=generator, dtype=operator.dtype, device=device)
     return draw.to(operator.device)
-

@@ -117,9 +117,7 @@ class MatrixOperator(ABC):
         self.reads.entries += self.num_rows
         return self._diagonal()
 
-    def entries(
-        self, rows: Int[Tensor, "*batch p"], columns: Int[Tensor, "*batch p"]
-    ) -> Float[Tensor, "*batch p"]:
+    def entries(self, rows: Int[Tensor, "*batch p"], columns: Int[Tensor, "*batch p"]) -> Float[Tensor, "*batch p"]:
         """The p entries A[rows[i], columns[i]] of each batch member."""
         self._require_entries("entries")
         self.reads.entries += rows.shape[-1]

@@ -90,9 +90,7 @@ def _check_shape(shape: Any) -> None:
 
 def _checked_tensor(A: torch.Tensor) -> torch.Tensor:
     if A.dtype not in (torch.float32, torch.float64):
-        raise TypeError(
-            f"`A` must be float32 or float64. Got {A.dtype}; convert it, for example A.double()."
-        )
+        raise TypeError(f"`A` must be float32 or float64. Got {A.dtype}; convert it, for example A.double().")
     if A.layout != torch.strided:
         raise TypeError(f"`A` must be a dense tensor. Got layout {A.layout}; pass scipy.sparse.")
     _check_shape(A.shape)

@@ -18,9 +18,7 @@ class DenseOperator(MatrixOperator):
 
     has_entries = True
 
-    def __init__(
-        self, matrix: Float[Tensor, "*batch m n"], noise: Float[Tensor, "*batch n"] | None = None
-    ):
+    def __init__(self, matrix: Float[Tensor, "*batch m n"], noise: Float[Tensor, "*batch n"] | None = None):
         super().__init__(matrix.shape, matrix.dtype, matrix.device)
         self.matrix = matrix
         self._noise = None if noise is None else noise.expand(*matrix.shape[:-1])
@@ -52,9 +50,7 @@ class DenseOperator(MatrixOperator):
         self.reads.matvecs += vectors.shape[-1]
         vectors = vectors.to(torch.float64)
         rows_per_chunk = max(1, _CHUNK_ENTRIES // max(1, self.matrix[..., 0, :].numel()))
-        product = torch.cat(
-            [rows.to(torch.float64) @ vectors for rows in self.matrix.split(rows_per_chunk, -2)], -2
-        )
+        product = torch.cat([rows.to(torch.float64) @ vectors for rows in self.matrix.split(rows_per_chunk, -2)], -2)
         if self._noise is not None:
             product += self._noise.to(torch.float64).unsqueeze(-1) * vectors
         return product

@@ -62,7 +62,11 @@ DRIVERS: dict[str, Callable] = {
 CASES: dict[str, tuple[Callable, type[Exception], str]] = {
     "rhs numpy": (lambda: rf.linear_solve(A(), np.ones(6)), TypeError, "`rhs` must be a torch tensor. Got ndarray"),
     "rhs list": (lambda: rf.linear_solve(A(), [1.0] * 6), TypeError, "`rhs` must be a torch tensor. Got list"),
-    "rhs integer": (lambda: rf.linear_solve(A(), b().long()), TypeError, "A's dtype torch.float64. Got torch.int64; convert"),
+    "rhs integer": (
+        lambda: rf.linear_solve(A(), b().long()),
+        TypeError,
+        "A's dtype torch.float64. Got torch.int64; convert",
+    ),
     "rhs integer, callable": (
         lambda: rf.linear_solve((lambda v: v, (6, 6)), b().long()),
         TypeError,
@@ -75,8 +79,16 @@ CASES: dict[str, tuple[Callable, type[Exception], str]] = {
         ValueError,
         r"`rhs` must have shape \(n,\) or \(\*batch, n, k\) with n = 6. Got \(5, 3\)",
     ),
-    "rhs scalar": (lambda: rf.linear_solve(A(), torch.tensor(1.0).double()), ValueError, r"`rhs` must have shape .* Got \(\)"),
-    "rhs without columns": (lambda: rf.linear_solve(A(), b(6, 0)), ValueError, r"`rhs` must have shape .* Got \(6, 0\)"),
+    "rhs scalar": (
+        lambda: rf.linear_solve(A(), torch.tensor(1.0).double()),
+        ValueError,
+        r"`rhs` must have shape .* Got \(\)",
+    ),
+    "rhs without columns": (
+        lambda: rf.linear_solve(A(), b(6, 0)),
+        ValueError,
+        r"`rhs` must have shape .* Got \(6, 0\)",
+    ),
     "rhs of a larger batch": (
         lambda: rf.linear_solve(A(), b(2, 6, 1)),
         ValueError,
@@ -101,10 +113,18 @@ CASES: dict[str, tuple[Callable, type[Exception], str]] = {
         ValueError,
         r"`method` must be one of \('auto', 'cg', 'block-cg'\). Got 'gmres'",
     ),
-    "num_samples zero": (lambda: rf.sample_gaussian(A(), 0), ValueError, "`num_samples` must be an integer >= 1. Got 0"),
+    "num_samples zero": (
+        lambda: rf.sample_gaussian(A(), 0),
+        ValueError,
+        "`num_samples` must be an integer >= 1. Got 0",
+    ),
     "num_samples None": (lambda: rf.sample_gaussian(A(), None), ValueError, "`num_samples` must be .* Got None"),
     "num_samples float": (lambda: rf.sample_gaussian(A(), 2.0), ValueError, "`num_samples` must be .* Got 2.0"),
-    "num_probes": (lambda: rf.logdet(A(), num_probes=0), ValueError, "`num_probes` must be an integer >= 1 or None. Got 0"),
+    "num_probes": (
+        lambda: rf.logdet(A(), num_probes=0),
+        ValueError,
+        "`num_probes` must be an integer >= 1 or None. Got 0",
+    ),
     "probe_rtol": (
         lambda: rf.inv_quad_logdet(A(), b(), probe_rtol=-1.0),
         ValueError,
@@ -115,14 +135,22 @@ CASES: dict[str, tuple[Callable, type[Exception], str]] = {
         ValueError,
         "`num_columns` must be an integer >= 0 or None. Got -1",
     ),
-    "num_columns bool": (lambda: rf.build_preconditioner(A(), num_columns=True), ValueError, "`num_columns` .* Got True"),
+    "num_columns bool": (
+        lambda: rf.build_preconditioner(A(), num_columns=True),
+        ValueError,
+        "`num_columns` .* Got True",
+    ),
     "num_neighbors": (
         lambda: rf.build_preconditioner(A(), num_neighbors=1.5),
         ValueError,
         "`num_neighbors` must be an integer >= 0 or None. Got 1.5",
     ),
     "numpy numbers are numbers": (check_numpy_numbers, ValueError, "columns 2, neighbours 1"),
-    "num_rhs": (lambda: rf.build_preconditioner(A(), num_rhs=None), ValueError, "`num_rhs` must be an integer >= 1. Got None"),
+    "num_rhs": (
+        lambda: rf.build_preconditioner(A(), num_rhs=None),
+        ValueError,
+        "`num_rhs` must be an integer >= 1. Got None",
+    ),
     "option columns": (
         lambda: rf.linear_solve(A(), b(), preconditioner=rf.RangeFormerPreconditioner(num_columns=-2)),
         ValueError,
@@ -133,7 +161,11 @@ CASES: dict[str, tuple[Callable, type[Exception], str]] = {
         ValueError,
         "`num_neighbors` must be .* Got '3'",
     ),
-    "option rank": (lambda: rf.logdet(A(), preconditioner=rf.NystromPreconditioner(-1)), ValueError, "`rank` must be .* Got -1"),
+    "option rank": (
+        lambda: rf.logdet(A(), preconditioner=rf.NystromPreconditioner(-1)),
+        ValueError,
+        "`rank` must be .* Got -1",
+    ),
     "option rank None": (
         lambda: rf.logdet(A(), preconditioner=rf.ColumnPreconditioner(rank=None)),
         ValueError,
@@ -182,17 +214,29 @@ CASES: dict[str, tuple[Callable, type[Exception], str]] = {
 }
 for name, driver in DRIVERS.items():
     CASES |= {
-        f"{name} not square": (lambda d=driver: d(b(3, 4)), ValueError, r"`A` must be square, \(\*batch, n, n\). Got \(3, 4\)"),
+        f"{name} not square": (
+            lambda d=driver: d(b(3, 4)),
+            ValueError,
+            r"`A` must be square, \(\*batch, n, n\). Got \(3, 4\)",
+        ),
         f"{name} asymmetric": (
             lambda d=driver: d(asymmetric()),
             ValueError,
             "`A` must be symmetric. Got a relative asymmetry of .* pass",
         ),
         f"{name} empty": (lambda d=driver: d(b(0, 0)), ValueError, "`A` must not be empty"),
-        f"{name} integer": (lambda d=driver: d(A().long()), TypeError, "`A` must be float32 or float64. Got torch.int64"),
+        f"{name} integer": (
+            lambda d=driver: d(A().long()),
+            TypeError,
+            "`A` must be float32 or float64. Got torch.int64",
+        ),
         f"{name} NaN": (lambda d=driver: d(A() * torch.nan), ValueError, "`A` must be finite. Got 36"),
         f"{name} infinite": (lambda d=driver: d(A() / 0), ValueError, "`A` must be finite. Got 36"),
-        f"{name} negative rtol": (lambda d=driver: d(A(), rtol=-1e-3), ValueError, "`rtol` must be a positive number. Got -0.001"),
+        f"{name} negative rtol": (
+            lambda d=driver: d(A(), rtol=-1e-3),
+            ValueError,
+            "`rtol` must be a positive number. Got -0.001",
+        ),
         f"{name} zero rtol": (lambda d=driver: d(A(), rtol=0), ValueError, "`rtol` must be a positive number. Got 0"),
         f"{name} NaN rtol": (lambda d=driver: d(A(), rtol=float("nan")), ValueError, "`rtol` must be .* Got nan"),
         f"{name} text rtol": (lambda d=driver: d(A(), rtol="1e-3"), ValueError, "`rtol` must be .* Got '1e-3'"),
@@ -201,7 +245,11 @@ for name, driver in DRIVERS.items():
             ValueError,
             "`max_iterations` must be an integer >= 1. Got 0",
         ),
-        f"{name} endless": (lambda d=driver: d(A(), max_iterations=None), ValueError, "`max_iterations` must be .* Got None"),
+        f"{name} endless": (
+            lambda d=driver: d(A(), max_iterations=None),
+            ValueError,
+            "`max_iterations` must be .* Got None",
+        ),
         f"{name} unknown preconditioner": (
             lambda d=driver: d(A(), preconditioner="jacobi"),
             ValueError,

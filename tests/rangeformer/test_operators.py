@@ -129,7 +129,9 @@ def test_rectangular_from_both_sides():
         torch.testing.assert_close(operator.rmatmul(normal(7, 2)), A.mT @ normal(7, 2))
 
 
-@pytest.mark.parametrize("name", ["added diagonal", "batched added diagonal", "toeplitz with noise", "lazy kernel with noise"])
+@pytest.mark.parametrize(
+    "name", ["added diagonal", "batched added diagonal", "toeplitz with noise", "lazy kernel with noise"]
+)
 def test_stated_noise_is_known(name):
     held, truth, _ = SOURCES[name]
     noise = rf.as_operator(held).noise
@@ -199,7 +201,11 @@ def test_gradients_flow_through_every_read():
     index = torch.tensor([1, 1, 4])
     dense = A + torch.diag(noise)
     ours = operator.columns(index).square().sum() + operator.diagonal().exp().sum()
-    ours = ours + operator.entries(index, torch.tensor([1, 2, 4])).square().sum() + operator.matmul(torch.eye(N).double()).sin().sum()
+    ours = (
+        ours
+        + operator.entries(index, torch.tensor([1, 2, 4])).square().sum()
+        + operator.matmul(torch.eye(N).double()).sin().sum()
+    )
     truth = dense[:, index].square().sum() + dense.diagonal().exp().sum()
     truth = truth + dense[index, torch.tensor([1, 2, 4])].square().sum() + dense.sin().sum()
     for a, b in zip(torch.autograd.grad(ours, (A, noise)), torch.autograd.grad(truth, (A, noise)), strict=True):
@@ -217,7 +223,11 @@ def test_gradients_flow_through_every_read():
         (np.ones((3, 3), dtype=np.int32), TypeError, "Got a numpy array of int32"),
         (np.ones((3, 3), dtype=np.float16), TypeError, "Got a numpy array of float16"),
         (scipy.sparse.csr_array(np.eye(3, dtype=np.int64)), TypeError, "Got a sparse matrix of int64"),
-        (scipy.sparse.linalg.aslinearoperator(np.eye(3, dtype=complex)), TypeError, "scipy LinearOperator of complex128"),
+        (
+            scipy.sparse.linalg.aslinearoperator(np.eye(3, dtype=complex)),
+            TypeError,
+            "scipy LinearOperator of complex128",
+        ),
         (lo.DenseLinearOperator(torch.eye(3, dtype=torch.int64)), TypeError, "Got a LinearOperator of torch.int64"),
         (torch.ones(3), ValueError, r"`A` must have shape \(\*batch, m, n\). Got \(3,\)"),
         (torch.ones(0, 0), ValueError, r"`A` must not be empty. Got shape \(0, 0\)"),
@@ -229,7 +239,11 @@ def test_gradients_flow_through_every_read():
         ((lambda v: v, (3.0, 3.0)), TypeError, "tuple of integers"),
         (torch.full((3, 3), torch.nan), ValueError, "`A` must be finite. Got 9 NaN or infinite entries"),
         (np.full((2, 2), np.inf), ValueError, "`A` must be finite. Got 4 NaN"),
-        (scipy.sparse.csr_array(np.array([[1.0, np.nan], [0.0, 1.0]])), ValueError, "NaN or infinite entries in a sparse"),
+        (
+            scipy.sparse.csr_array(np.array([[1.0, np.nan], [0.0, 1.0]])),
+            ValueError,
+            "NaN or infinite entries in a sparse",
+        ),
         (lo.DenseLinearOperator(torch.full((3, 3), torch.nan)), ValueError, "`A` must be finite. Got 9"),
     ],
 )

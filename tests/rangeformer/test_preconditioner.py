@@ -178,7 +178,9 @@ def test_smallest_matrices(n, name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("what", ["zero", "negative", "indefinite", "one zero", "one negative", "all ones", "tiny", "huge"])
+@pytest.mark.parametrize(
+    "what", ["zero", "negative", "indefinite", "one zero", "one negative", "all ones", "tiny", "huge"]
+)
 def test_whatever_the_matrix_p_is_finite_and_spd(name, what):
     n = 30
     one = torch.ones(n).double()

@@ -403,7 +403,9 @@ INDEFINITE = {
 @pytest.mark.parametrize("k", [2, 5])
 def test_indefinite_matrices_end_in_a_reported_fallback_with_right_numbers(name, matrix, k):
     A, b = INDEFINITE[matrix], normal(90, k)
-    with pytest.warns(rf.ConvergenceWarning, match="not positive definite: negative curvature .* dense LU factorisation"):
+    with pytest.warns(
+        rf.ConvergenceWarning, match="not positive definite: negative curvature .* dense LU factorisation"
+    ):
         solution = solve(A, b, preconditioner=name)
     assert not solution.converged.any()
     assert solution.fallback == "LU"
@@ -413,7 +415,9 @@ def test_indefinite_matrices_end_in_a_reported_fallback_with_right_numbers(name,
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("k", [2, 5])
-@pytest.mark.parametrize("matrix", ["zero", "ones", "rank 20", "one zero on the diagonal", "duplicated rows", "hilbert"])
+@pytest.mark.parametrize(
+    "matrix", ["zero", "ones", "rank 20", "one zero on the diagonal", "duplicated rows", "hilbert"]
+)
 def test_singular_matrices_end_without_a_wrong_claim(name, k, matrix):
     n = 60
     i = torch.arange(n, dtype=torch.float64)

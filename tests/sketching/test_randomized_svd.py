@@ -39,9 +39,7 @@ def test_error_estimate_tells_the_truth(num_power_iterations):
     A, _ = decaying(power=1.0)
     ratios = []
     for seed in range(20):
-        low_rank = sketching.randomized_svd(
-            A, 10, num_power_iterations=num_power_iterations, generator=generator(seed)
-        )
+        low_rank = sketching.randomized_svd(A, 10, num_power_iterations=num_power_iterations, generator=generator(seed))
         error = torch.linalg.matrix_norm(A - (low_rank.U * low_rank.S) @ low_rank.Vh)
         ratios.append(low_rank.relative_error / float(error / torch.linalg.matrix_norm(A)))
     assert 0.8 < np.mean(ratios) < 1.25
