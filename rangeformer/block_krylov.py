@@ -194,7 +194,8 @@ def orthonormalise(
         Q in the block's dtype and C in float64.
     """
     eps = torch.finfo(block.dtype).eps
-    Q, C = block, None
+    Q = block
+    C = torch.eye(block.shape[-1], dtype=torch.float64, device=block.device)
     for sweep in range(2):
         wide = Q.to(torch.float64)
         gram = wide.mT @ wide
@@ -212,5 +213,5 @@ def orthonormalise(
             transform = transform.masked_fill(tiny.mT, 0.0)
             back = back.masked_fill(tiny, 0.0)
         Q = (wide @ transform).to(block.dtype)
-        C = back if C is None else back @ C
+        C = back @ C
     return Q, C

@@ -22,6 +22,7 @@ import torch
 from rangeformer.block_krylov import BlockKrylov
 from rangeformer.builders import Options, build_preconditioner, check_preconditioner
 from rangeformer.direct import direct_logdet, may_solve_directly
+from rangeformer.local import LocalFactor
 from rangeformer.once import differentiable_no_further
 from rangeformer.operators import MatrixOperator, as_operator
 from rangeformer.preconditioner import Preconditioner
@@ -332,6 +333,7 @@ def _trace_local(operator: MatrixOperator, P: Preconditioner) -> Tensor | None:
 
 def _quadratic_of_rows(operator: MatrixOperator, P: Preconditioner) -> Tensor:
     """s_i^T A s_i for every row s_i of S, float64, with the graph back to what A is built from."""
+    assert isinstance(P.local, LocalFactor)
     index, values = P.local.rows()
     blocks = operator.blocks(index, index).to(torch.float64)
     values = values.to(torch.float64)

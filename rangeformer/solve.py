@@ -389,8 +389,9 @@ class _Adjoint(torch.autograd.Function):
 
 def like(rhs: object) -> dict[str, Any]:
     """What a pair (matmul, shape) does not say: dtype and device of the right-hand side it will meet."""
-    fits = isinstance(rhs, Tensor) and rhs.dtype in (torch.float32, torch.float64)
-    return {"dtype": rhs.dtype, "device": rhs.device} if fits else {}
+    if not isinstance(rhs, Tensor) or rhs.dtype not in (torch.float32, torch.float64):
+        return {}
+    return {"dtype": rhs.dtype, "device": rhs.device}
 
 
 def _check_choice(name: str, value: object, known: tuple) -> None:

@@ -1,8 +1,8 @@
 """`as_operator`: every way people hold a matrix, checked before any work is done."""
 
 import numbers
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, cast
 
 import numpy as np
 import scipy.sparse
@@ -77,7 +77,8 @@ def as_operator(
         dtype = torch.float64 if dtype is None else dtype
         if dtype not in (torch.float32, torch.float64):
             raise TypeError(f"`dtype` must be torch.float32 or torch.float64. Got {dtype}.")
-        return ProductOperator(A[0], torch.Size(A[1]), dtype, torch.device(device or "cpu"))
+        product = cast("Callable[[torch.Tensor], torch.Tensor]", A[0])
+        return ProductOperator(product, torch.Size(A[1]), dtype, torch.device(device or "cpu"))
     raise TypeError(f"`A` must be {_ACCEPTED}. Got {type(A).__name__}.")
 
 

@@ -55,8 +55,13 @@ def _dense(operator: Any) -> Tensor | None:
         matrix = _dense(operator.base_linear_op)
         return None if matrix is None else matrix * operator.expanded_constant
     if name in ("SumLinearOperator", "PsdSumLinearOperator"):
-        parts = [_dense(part) for part in operator.linear_ops]
-        return None if any(part is None for part in parts) else sum(parts)
+        total = None
+        for part in operator.linear_ops:
+            matrix = _dense(part)
+            if matrix is None:
+                return None
+            total = matrix if total is None else total + matrix
+        return total
     return None
 
 

@@ -19,7 +19,7 @@ class SparseOperator(MatrixOperator):
         self._csr = scipy.sparse.csr_array(matrix)
         self._csc = scipy.sparse.csc_array(self._csr)
         dtype = torch.from_numpy(np.empty(0, self._csr.dtype)).dtype
-        super().__init__(torch.Size(self._csr.shape), dtype, torch.device("cpu"))
+        super().__init__(torch.Size(matrix.shape), dtype, torch.device("cpu"))
 
     @property
     def requires_grad(self) -> bool:
