@@ -28,7 +28,15 @@ from rangeformer.operators import MatrixOperator, as_operator
 from rangeformer.preconditioner import Preconditioner
 from rangeformer.shapes import Float, Tensor
 from rangeformer.solution import InvQuadLogdet, LogDeterminant, Solution, costs, warn_unconverged
-from rangeformer.solve import basis_capacity, galerkin_solve, like, powers_of_two, solve_checked, split_product
+from rangeformer.solve import (
+    basis_capacity,
+    drop_column,
+    galerkin_solve,
+    like,
+    powers_of_two,
+    solve_checked,
+    split_product,
+)
 from rangeformer.validation import (
     check_count,
     check_rhs,
@@ -140,7 +148,7 @@ def inv_quad_logdet(
     """
     operator = as_operator(A, **like(rhs))
     check_square(operator)
-    return _inv_quad_logdet(
+    result = _inv_quad_logdet(
         operator,
         check_rhs(operator, rhs),
         preconditioner=preconditioner,
@@ -151,6 +159,7 @@ def inv_quad_logdet(
         fallback=fallback,
         generator=generator,
     )
+    return replace(result, solution=drop_column(result.solution)) if rhs.dim() == 1 else result
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ _NUM_COLUMNS = 32
 _NUM_ROWS = 256
 _NUM_NEIGHBORS = 8
 _CAUTION = 0.5
+_NUM_LANCZOS = 6
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,10 @@ def pilot(operator: MatrixOperator, *, generator: torch.Generator | None = None)
         share = share.masked_fill(is_pivot, torch.inf).amin(-1, keepdim=True)
         share = torch.where(share.isfinite(), share, torch.zeros_like(share)).to(diagonal.dtype)
         noise = torch.maximum(_CAUTION * share * diagonal, floor)
+        # A row may look noisy only because its neighbours are not among the sampled tokens (stencils, graphs): the noise
+        # cannot exceed the smallest eigenvalue, which a few Lanczos steps bound from above.
+        smallest = smallest_ritz_share(operator, diagonal, generator=generator).unsqueeze(-1).to(diagonal.dtype)
+        noise = torch.maximum(torch.minimum(noise, _CAUTION * smallest * diagonal), floor)
     else:
         noise = known
     gain = (own_residual / variances).log().masked_fill(is_pivot, torch.nan)
@@ -92,6 +97,26 @@ def _positive(diagonal: Tensor) -> Tensor:
     largest = diagonal.abs().amax(-1, keepdim=True)
     largest = torch.where(largest > 0, largest, torch.ones_like(largest))
     return torch.where(diagonal > 0, diagonal, largest)
+
+
+def smallest_ritz_share(
+    operator: MatrixOperator, diagonal: Float[Tensor, "*batch n"], *, generator: torch.Generator | None = None
+) -> Float[Tensor, "*batch"]:
+    """Smallest Ritz value of A with its diagonal scaled to one, after a few Lanczos steps; at least zero, float64."""
+    device = generator.device if generator is not None else torch.device("cpu")
+    scale = torch.where(diagonal > 0, diagonal, torch.ones_like(diagonal)).rsqrt().unsqueeze(-1)
+    start = torch.randn((*operator.shape[:-1], 1), generator=generator, dtype=operator.dtype, device=device)
+    basis = torch.nn.functional.normalize(start.to(operator.device), dim=-2)
+    images = basis[..., :0]
+    for _ in range(min(_NUM_LANCZOS, operator.num_rows)):
+        image = scale * operator.matmul(scale * basis[..., -1:])
+        images = torch.cat([images, image], -1)
+        for _ in range(2):
+            image = image - basis @ (basis.mT @ image)
+        basis = torch.cat([basis, torch.nn.functional.normalize(image, dim=-2)], -1)
+    projection = (basis[..., :-1].mT @ images).to(torch.float64)
+    projection = torch.where(projection.isfinite(), projection, torch.zeros_like(projection))
+    return torch.linalg.eigvalsh((projection + projection.mT) / 2)[..., 0].clamp_min(0)
 
 
 def _nearest(tokens: Tensor, rows: Tensor, k: int) -> Tensor:

@@ -62,7 +62,7 @@ def linear_solve(
         rhs: `(n,)` or `(*batch, n, k)`, in A's dtype and on its device.
         rtol: Largest ||rhs - A x|| / ||rhs|| accepted, for the worst column.
         preconditioner: A name, an options object, a finished `Preconditioner`, or None; see `build_preconditioner`.
-        max_iterations: Passes over A at most, all refinements together.
+        max_iterations: Iterations at most, all refinements together; each is one pass over A for up to 64 columns.
         method: "cg" (own Krylov space per column), "block-cg" (one space shared by all columns), or "auto".
         fallback: "direct" solves by dense factorisation in float64 when the iteration fails and A is a dense matrix of
             moderate size; None returns the best iterate. Both say so in the result.
@@ -124,7 +124,7 @@ def linear_solve(
         residual = columns - operator.matmul(value)
         value = _Adjoint.apply(residual, value, adjoint)
     solution = replace(solution, value=value, **costs(operator.reads.since(before)))
-    return _drop_column(solution) if rhs.dim() == 1 else solution
+    return drop_column(solution) if rhs.dim() == 1 else solution
 
 
 def solve_checked(
@@ -399,7 +399,8 @@ def _check_choice(name: str, value: object, known: tuple) -> None:
         raise ValueError(f"`{name}` must be one of {known}. Got {value!r}.")
 
 
-def _drop_column(solution: Solution) -> Solution:
+def drop_column(solution: Solution) -> Solution:
+    """The solution of a vector right-hand side, without the column that carried it."""
     return replace(
         solution,
         value=solution.value.squeeze(-1),
