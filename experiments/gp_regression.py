@@ -74,7 +74,8 @@ def main(config: Config) -> dict:
 
     start = gp.ExactGP(split, config.kernel)
     shared = {
-        "config": {name: str(value) if isinstance(value, Path) else value for name, value in asdict(config).items()},
+        # a path says where things lie on this machine; its last part says what they are
+        "config": {name: value.name if isinstance(value, Path) else value for name, value in asdict(config).items()},
         "dataset": {"name": table.name, "n": n, "num_test": num_test, "num_features": num_features},
         "environment": environment.describe(device),
     }
@@ -86,7 +87,9 @@ def main(config: Config) -> dict:
             "methods": gp_step.compare(start, methods, range(config.seed, config.seed + config.num_seeds)),
         }
         gp_step.show(result)
-        write_json(config.output / f"gp_step-{table.name}-n{n}-{config.dtype}.json", result)
+        scaled = (config.lengthscale_factor, config.noise_factor) != (1.0, 1.0)
+        factors = f"-l{config.lengthscale_factor:g}-s{config.noise_factor:g}" if scaled else ""
+        write_json(config.output / f"gp_step-{table.name}-n{n}-{config.dtype}{factors}.json", result)
         return result
 
     results, models, predictions = {}, {}, {}

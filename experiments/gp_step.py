@@ -61,26 +61,31 @@ def _errors(losses: list[float], gradients: list[Tensor], truth: gp.Truth) -> di
     }
 
 
-def show(result: dict) -> None:
-    """Print the table, and how long RangeFormer takes relative to the others."""
+def comparison(result: dict) -> tuple[list[str], list[list[str]]]:
+    """Header and rows of the one table: a column for every method."""
     methods = result["methods"].values()
 
     def row(name: str, text: Callable[[dict], str]) -> list[str]:
         return [name, *(text(method) for method in methods)]
 
+    return ["", *(method["label"] for method in methods)], [
+        row("first run, set-up included", lambda m: seconds(m["seconds"][0])),
+        row("fastest run", lambda m: seconds(min(m["seconds"]))),
+        row("CG iterations", lambda m: f"{max(m['iterations'])}" if any(m["iterations"]) else "-"),
+        row("loss error, relative", lambda m: f"{max(m['loss_relative_errors']):.1e}"),
+        row("gradient error", lambda m: f"{max(m['gradient_errors']):.1e}"),
+        row("gradient error, mean of seeds", lambda m: f"{m['mean_gradient_error']:.1e}"),
+        row("its standard error", lambda m: f"{m['mean_gradient_standard_error']:.1e}"),
+        row("failures it reported", lambda m: f"{len(m['warnings'])}"),
+    ]
+
+
+def show(result: dict) -> None:
+    """Print the table, and how long RangeFormer takes relative to the others."""
+    methods = result["methods"].values()
     show_table(
         f"One training step on {result['dataset']['name']}, n = {result['dataset']['n']}, {result['config']['dtype']}",
-        ["", *(method["label"] for method in methods)],
-        [
-            row("first run", lambda m: seconds(m["seconds"][0])),
-            row("fastest run", lambda m: seconds(min(m["seconds"]))),
-            row("CG iterations", lambda m: f"{max(m['iterations'])}" if any(m["iterations"]) else "-"),
-            row("loss error", lambda m: f"{max(m['loss_relative_errors']):.1e}"),
-            row("gradient error", lambda m: f"{max(m['gradient_errors']):.1e}"),
-            row("  mean of seeds", lambda m: f"{m['mean_gradient_error']:.1e}"),
-            row("  its std. error", lambda m: f"{m['mean_gradient_standard_error']:.1e}"),
-            row("reported", lambda m: f"{len(m['warnings'])}"),
-        ],
+        *comparison(result),
         (
             "Worst seed against float64 Cholesky; the loss relative to itself, the gradient",
             "to the sum of the norms of its two parts. By hand: Cholesky without GPyTorch,",

@@ -1,4 +1,4 @@
-"""Write the tables of the README from the committed results, so that every number in it has a file behind it.
+"""Write the tables of README and docs from the committed results, so that every number in them has a file behind it.
 
 Run it as `python -m experiments.tables` from the root of the checkout.
 """
@@ -7,14 +7,15 @@ import json
 import re
 from pathlib import Path
 
-from experiments.gp_regression import comparison
+from experiments import gp_regression, gp_step
 
 ROOT = Path(__file__).resolve().parent.parent
+PAGES = (ROOT / "README.md", ROOT / "docs" / "results.md")
 RESULTS = ROOT / "experiments" / "results"
 
 
-def render(readme: str, results: Path = RESULTS) -> str:
-    """The README with everything between a table's markers written anew from the JSON file the marker names."""
+def render(page: str, results: Path = RESULTS) -> str:
+    """The page with everything between a table's markers written anew from the JSON file the marker names."""
 
     def table(match: re.Match) -> str:
         path = results / f"{match['name']}.json"
@@ -22,17 +23,23 @@ def render(readme: str, results: Path = RESULTS) -> str:
         return f"{match['begin']}\n{body}{match['end']}"
 
     pattern = r"(?P<begin><!-- table: (?P<name>\S+) -->)\n.*?(?P<end><!-- end of table -->)"
-    return re.sub(pattern, table, readme, flags=re.DOTALL)
+    return re.sub(pattern, table, page, flags=re.DOTALL)
 
 
 def markdown(result: dict) -> str:
     """One result of `gp_regression`, with what the numbers depend on."""
-    header, rows = comparison(result)
+    is_step = result["config"]["step_only"]
+    header, rows = (gp_step if is_step else gp_regression).comparison(result)
     config, environment, data = result["config"], result["environment"], result["dataset"]
     versions = environment["versions"]
     machine = environment.get("gpu", f"{environment['cpu']}, {environment['num_threads']} threads")
     sizes = f"{data['n']:,} training and {data['num_test']:,} test rows, {data['num_features']} features"
-    settings = f"{config['kernel']}, {config['dtype']}, {config['steps']} Adam steps, seed {config['seed']}"
+    work = f"{config['steps']} Adam steps, seed {config['seed']}"
+    if is_step:
+        sizes = f"{data['n']:,} rows, {data['num_features']} features"
+        factors = f"length-scales x {config['lengthscale_factor']:g}, noise x {config['noise_factor']:g}"
+        work = f"one training step, {factors}, {config['num_seeds']} seed(s)"
+    settings = f"{config['kernel']}, {config['dtype']}, {work}"
     lines = [
         f"{data['name'].capitalize()}, {sizes}; {settings}; {machine}; "
         f"torch {versions['torch']}, GPyTorch {versions['gpytorch']}.",
@@ -45,5 +52,5 @@ def markdown(result: dict) -> str:
 
 
 if __name__ == "__main__":
-    readme = ROOT / "README.md"
-    readme.write_text(render(readme.read_text()))
+    for page in PAGES:
+        page.write_text(render(page.read_text()))

@@ -167,9 +167,10 @@ def test_every_kind_of_operator_is_solved_and_counted(kind):
     assert solution.num_matvecs == operator.reads.matvecs
     assert solution.num_entries == operator.reads.entries
     assert (solution.num_entries > 0) == operator.has_entries
-    # iterations, the symmetry check, one certificate after each refinement, and the sketch where there are no entries
-    extra = solution.num_passes - solution.num_iterations
-    assert 2 <= extra <= 5
+    # Beside the iterations: the symmetry check, one certificate after each refinement, the sketch where there are no
+    # entries, and the pilot's six Lanczos steps where there are entries but nobody states the noise.
+    lanczos = 6 if operator.has_entries and operator.noise is None else 0
+    assert 2 <= solution.num_passes - solution.num_iterations - lanczos <= 5
 
 
 def test_counts_are_of_this_call_alone():
