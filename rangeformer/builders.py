@@ -17,6 +17,7 @@ from rangeformer.operators import DenseOperator, MatrixOperator, as_operator
 from rangeformer.pilot import pilot
 from rangeformer.pivoted import RULES, PivotedFactor, pivoted_cholesky
 from rangeformer.preconditioner import Preconditioner, Structure, scaled_identity
+from rangeformer.randomness import PRECONDITIONER, generator_or_default
 from rangeformer.shapes import Int, Tensor
 from rangeformer.validation import check_count, check_square
 
@@ -103,7 +104,7 @@ def build_preconditioner(
         num_rhs: How many columns P will help to solve at a time; more of them justify a larger budget.
         structure: `P.structure` of a matrix nearby (the same kernel at earlier hyperparameters): its pivots and
             neighbours are reused and nothing is searched.
-        generator: Source of randomness.
+        generator: Source of randomness; a fixed one if None, so that the same call builds the same P.
 
     Returns:
         P in A's dtype and on its device.
@@ -125,6 +126,7 @@ def build_preconditioner(
     check_count("num_rhs", num_rhs, least=1)
     operator = as_operator(A)
     check_square(operator)
+    generator = generator_or_default(generator, PRECONDITIONER)
     if isinstance(preconditioner, Preconditioner):
         if preconditioner.shape != operator.shape:
             raise ValueError(

@@ -14,6 +14,7 @@ from rangeformer.builders import Options, build_preconditioner, check_preconditi
 from rangeformer.direct import dense, may_solve_directly
 from rangeformer.operators import MatrixOperator, as_operator
 from rangeformer.preconditioner import Preconditioner
+from rangeformer.randomness import fresh_generator
 from rangeformer.shapes import Float, Tensor
 from rangeformer.solution import warn_unconverged
 from rangeformer.solve import basis_capacity, split_product
@@ -39,7 +40,7 @@ def sample_gaussian(
         rtol: Relative residual of B^-1 z in the Krylov space, an upper bound of that of B^(-1/2) z up to the condition of B.
         preconditioner: See `build_preconditioner`.
         max_iterations: Passes at most for each block of 64 draws.
-        generator: Source of randomness.
+        generator: Source of randomness; None takes a new stream, reproducible by `torch.manual_seed`.
 
     Returns:
         `(num_samples, *batch, n)` in A's dtype.
@@ -65,6 +66,7 @@ def sample_gaussian(
     operator = as_operator(A)
     check_square(operator)
     check_symmetric(operator)
+    generator = fresh_generator() if generator is None else generator
     with torch.no_grad():
         P = build_preconditioner(operator, preconditioner, num_rhs=num_samples, generator=generator)
         device = generator.device if generator is not None else torch.device("cpu")

@@ -26,6 +26,7 @@ from rangeformer.local import LocalFactor
 from rangeformer.once import differentiable_no_further
 from rangeformer.operators import MatrixOperator, as_operator
 from rangeformer.preconditioner import Preconditioner
+from rangeformer.randomness import PROBES, generator_or_default
 from rangeformer.shapes import Float, Tensor
 from rangeformer.solution import InvQuadLogdet, LogDeterminant, Solution, costs, warn_unconverged
 from rangeformer.solve import (
@@ -70,7 +71,7 @@ def logdet(
         rtol: Relative residual of the probe solves, which decides the gradient; the value converges twice as fast.
         max_iterations: Passes at most.
         fallback: "direct" (dense Cholesky in float64 when the iteration fails and A is of moderate size) or None.
-        generator: Source of randomness.
+        generator: Source of randomness; a fixed one if None, so that the same call gives the same estimate.
 
     Returns:
         The log-determinant with its evidence. Gradients flow through `value` to whatever A is built from.
@@ -127,7 +128,7 @@ def inv_quad_logdet(
         probe_rtol: Relative residual of the probe solves.
         max_iterations: Passes at most.
         fallback: "direct" or None, as in `linear_solve`.
-        generator: Source of randomness.
+        generator: Source of randomness; a fixed one if None, so that the same call gives the same estimate.
 
     Returns:
         Both values with their evidence.
@@ -198,6 +199,7 @@ def _inv_quad_logdet(
     check_preconditioner(preconditioner)
     if fallback not in _FALLBACKS:
         raise ValueError(f"`fallback` must be one of {_FALLBACKS}. Got {fallback!r}.")
+    generator = generator_or_default(generator, PROBES)
     before = operator.reads.snapshot()
     check_symmetric(operator)
     differentiable = torch.is_grad_enabled() and (operator.requires_grad or rhs.requires_grad)

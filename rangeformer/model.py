@@ -160,7 +160,10 @@ class RangeFormer(nn.Module):
     @classmethod
     def untrained(cls, config: RangeFormerConfig | None = None) -> "RangeFormer":
         """The model at the start of training: exactly the classical algorithm of the module docstring."""
-        return cls(config).requires_grad_(False).eval()
+        # Initialising the layers draws from torch's global generator, which is not ours to move.
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            return cls(config).requires_grad_(False).eval()
 
     def forward(
         self,

@@ -66,7 +66,7 @@ def linear_solve(
         method: "cg" (own Krylov space per column), "block-cg" (one space shared by all columns), or "auto".
         fallback: "direct" solves by dense factorisation in float64 when the iteration fails and A is a dense matrix of
             moderate size; None returns the best iterate. Both say so in the result.
-        generator: Source of randomness (pivots, order of rows).
+        generator: Source of randomness (pivots, order of rows); a fixed one if None.
 
     Returns:
         The solution with its recomputed residuals, iterations and reads. Gradients flow through `value` to rhs and to

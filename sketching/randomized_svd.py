@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from rangeformer import MatrixOperator, as_operator
+from rangeformer.randomness import SKETCH, generator_or_default
 from rangeformer.shapes import Float, Tensor
 from rangeformer.validation import check_count
 
@@ -53,7 +54,7 @@ def randomized_svd(
         rank: Triplets wanted (Halko's k, scikit-learn's n_components), at most min(m, n).
         num_oversamples: Extra sketch columns (Halko's p).
         num_power_iterations: Re-orthonormalised multiplications by A A.mT (Halko's q, scikit-learn's n_iter), two passes each.
-        generator: Source of the sketch.
+        generator: Source of the sketch; a fixed one if None.
 
     Returns:
         The factors in A's dtype with an estimate of the error.
@@ -80,6 +81,7 @@ def randomized_svd(
     check_count("num_power_iterations", num_power_iterations, least=0)
     if rank > min(m, n):
         raise ValueError(f"`rank` must be at most min(m, n) = {min(m, n)}. Got {rank}.")
+    generator = generator_or_default(generator, SKETCH)
     before = operator.reads.snapshot()
     with torch.no_grad():
         size = min(rank + num_oversamples, m, n)

@@ -1,0 +1,36 @@
+import torch
+from helpers import kernel
+
+import rangeformer as rf
+import sketching
+
+
+def untouched(call):
+    torch.manual_seed(5)
+    state = torch.get_rng_state()
+    result = call()
+    assert torch.equal(torch.get_rng_state(), state)
+    return result
+
+
+def test_without_a_generator_the_same_call_gives_the_same_answer_and_leaves_the_global_one_alone():
+    A = kernel(300)
+    b = torch.ones(A.shape[-1], dtype=A.dtype)
+    calls = [
+        lambda: rf.linear_solve(A, b).value,
+        lambda: rf.logdet(A, num_probes=5).value,
+        lambda: rf.inv_quad_logdet(A, b, num_probes=5).logdet,
+        lambda: rf.build_preconditioner(A).logdet,
+        lambda: sketching.randomized_svd(A, 5).S,
+    ]
+    for call in calls:
+        assert torch.equal(untouched(call), untouched(call))
+
+
+def test_samples_are_new_each_time_and_follow_the_global_seed():
+    A = kernel(300)
+    torch.manual_seed(0)
+    first, second = rf.sample_gaussian(A, 2), rf.sample_gaussian(A, 2)
+    assert not torch.equal(first, second)
+    torch.manual_seed(0)
+    assert torch.equal(rf.sample_gaussian(A, 2), first)
