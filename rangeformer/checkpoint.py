@@ -46,7 +46,7 @@ def load(path: str | os.PathLike[str] | None = None) -> RangeFormer:
     except SafetensorError as error:
         raise _broken(path, f"not a safetensors file ({error})") from error
     try:
-        model = RangeFormer(RangeFormerConfig.from_fields(card["config"]))
+        model = RangeFormer.untrained(RangeFormerConfig.from_fields(card["config"]))
         model.load_state_dict(weights)
     except (RuntimeError, TypeError, ValueError, KeyError, AttributeError) as error:
         raise _broken(path, f"the weights do not fit the configuration on the card ({error})") from error

@@ -162,7 +162,6 @@ class RangeFormer(nn.Module):
         """The model at the start of training: exactly the classical algorithm of the module docstring."""
         # Initialising the layers draws from torch's global generator, which is not ours to move.
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
             return cls(config).requires_grad_(False).eval()
 
     def forward(
