@@ -108,8 +108,9 @@ def test_batch_is_a_loop_over_the_batch(model):
     together = model(*inputs)
     for i in range(3):
         alone = model(*(x[i : i + 1] for x in inputs))
-        torch.testing.assert_close(together.neighbors[i : i + 1], alone.neighbors, atol=1e-4, rtol=1e-4)
-        torch.testing.assert_close(together.range[i : i + 1], alone.range, atol=1e-4, rtol=1e-4)
+        # The order of float32 sums depends on the batch and the threads; scrambled weights amplify it as above.
+        torch.testing.assert_close(together.neighbors[i : i + 1], alone.neighbors, atol=2e-3, rtol=1e-3)
+        torch.testing.assert_close(together.range[i : i + 1], alone.range, atol=2e-3, rtol=1e-3)
 
 
 def test_deterministic_bit_for_bit(model):
