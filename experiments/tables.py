@@ -7,7 +7,7 @@ import json
 import re
 from pathlib import Path
 
-from experiments import gp_regression, gp_step
+from experiments import gp_regression, gp_step, preconditioners
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = (ROOT / "README.md", ROOT / "docs" / "results.md")
@@ -28,20 +28,18 @@ def render(page: str, results: Path = RESULTS) -> str:
 
 def markdown(result: dict) -> str:
     """One result of `gp_regression`, with what the numbers depend on."""
-    is_step = result["config"]["step_only"]
-    header, rows = (gp_step if is_step else gp_regression).comparison(result)
     config, environment, data = result["config"], result["environment"], result["dataset"]
+    if "runs" in result:
+        header, rows = preconditioners.comparison(result)
+        caption = f"{data['n']:,} rows, {data['num_features']} features; float64, to {config['rtol']:g}, seed {config['seed']}"
+    else:
+        is_step = config["step_only"]
+        header, rows = (gp_step if is_step else gp_regression).comparison(result)
+        caption = _step_caption(config, data) if is_step else _regression_caption(config, data)
     versions = environment["versions"]
     machine = environment.get("gpu", f"{environment['cpu']}, {environment['num_threads']} threads")
-    sizes = f"{data['n']:,} training and {data['num_test']:,} test rows, {data['num_features']} features"
-    work = f"{config['steps']} Adam steps, seed {config['seed']}"
-    if is_step:
-        sizes = f"{data['n']:,} rows, {data['num_features']} features"
-        factors = f"length-scales x {config['lengthscale_factor']:g}, noise x {config['noise_factor']:g}"
-        work = f"one training step, {factors}, {config['num_seeds']} seed(s)"
-    settings = f"{config['kernel']}, {config['dtype']}, {work}"
     lines = [
-        f"{data['name'].capitalize()}, {sizes}; {settings}; {machine}; "
+        f"{data['name'].capitalize()}, {caption}; {machine}; "
         f"torch {versions['torch']}, GPyTorch {versions['gpytorch']}.",
         "",
         "| " + " | ".join(header) + " |",
@@ -49,6 +47,17 @@ def markdown(result: dict) -> str:
         *("| " + " | ".join(row) + " |" for row in rows),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _regression_caption(config: dict, data: dict) -> str:
+    sizes = f"{data['n']:,} training and {data['num_test']:,} test rows, {data['num_features']} features"
+    return f"{sizes}; {config['kernel']}, {config['dtype']}, {config['steps']} Adam steps, seed {config['seed']}"
+
+
+def _step_caption(config: dict, data: dict) -> str:
+    factors = f"length-scales x {config['lengthscale_factor']:g}, noise x {config['noise_factor']:g}"
+    work = f"one training step, {factors}, {config['num_seeds']} seed(s)"
+    return f"{data['n']:,} rows, {data['num_features']} features; {config['kernel']}, {config['dtype']}, {work}"
 
 
 if __name__ == "__main__":
