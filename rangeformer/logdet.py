@@ -318,9 +318,14 @@ def _estimate(
     weight = 1.0 if exact else 1.0 / m
     subtracted = gradient_beta.to(rhs.dtype).unsqueeze(-1).unsqueeze(-1) * probes
     whitened = krylov.combine(coefficients) - subtracted
+    value = P.logdet + beta_value * excess + rest
+    if exact and operator.dtype != torch.float64 and may_solve_directly(operator):
+        # Rounded products blur small eigenvalues by more than a standard error of zero admits; at this size float64 is cheap.
+        precise, _ = direct_logdet(operator)
+        value = torch.where(precise.isfinite(), precise, value)
     return (
         _Estimate(
-            logdet=P.logdet + beta_value * excess + rest,
+            logdet=value,
             standard_error=error,
             left=weight * P.whiten_transpose(whitened),
             right=P.whiten_transpose(probes),

@@ -357,3 +357,10 @@ def test_inv_quad_of_an_indefinite_matrix_is_reported():
     assert result.solution.fallback == "LU"
     assert result.logdet.isnan()
     torch.testing.assert_close(result.inv_quad, (b * torch.linalg.solve(A, b)).sum())
+
+
+def test_small_float32_matrices_are_exact_however_ill_conditioned():
+    A = conditioned(100, 1e6).float()
+    result = rf.logdet(A, generator=seeded())
+    assert float(result.standard_error) == 0
+    torch.testing.assert_close(result.value.double(), torch.logdet(A.double()), rtol=1e-6, atol=0)
