@@ -21,7 +21,6 @@ import rangeformer as rf
 from gp_integration import structures
 from gp_integration.derivatives import FirstDerivative, SolveDerivative
 from gp_integration.folding import Fold
-from gp_integration.options import fresh_generator
 from gp_integration.report import Call
 from gp_integration.task import Task
 
@@ -179,7 +178,6 @@ def sample(
             rtol=task.tolerance,
             preconditioner=built,
             max_iterations=options.max_iterations,
-            generator=fresh_generator(matrix.device),
         )
         task.block.recorder.call(
             Call(

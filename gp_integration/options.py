@@ -62,11 +62,6 @@ class Options:
         )
 
 
-def fresh_generator(device: torch.device) -> torch.Generator:
-    """A generator seeded from torch's global one, so that `torch.manual_seed` still reproduces it."""
-    return torch.Generator(device=device).manual_seed(_fresh_seed())
-
-
 def load_model(checkpoint: str | Path | None) -> rf.RangeFormer:
     """The model behind a `checkpoint` option, read from disk once for every version of the file.
 

@@ -11,9 +11,7 @@ import rangeformer as rf
 from gp_integration import structures
 from gp_integration.active import Block
 from rangeformer.cholesky import is_cheaper
-
-# Probes of a log-determinant unless the options say otherwise; only the budget of the preconditioner needs to know.
-_NUM_PROBES = 15
+from rangeformer.logdet import DEFAULT_NUM_PROBES
 
 
 @dataclass
@@ -72,16 +70,12 @@ class Task:
         structure = None
         if self.kernel is not None and not factorise:
             structure = structures.recall(self.kernel, self.key(operator))
-        sizes = {}
-        if structure is not None:
-            sizes = {"num_columns": structure.pivots.shape[-1], "num_neighbors": structure.neighbors.shape[-1]}
         return rf.build_preconditioner(
             operator,
             options.preconditioner(),
             num_rhs=num_columns,
             structure=structure,
             generator=options.generator(operator.device),
-            **sizes,
         )
 
     def key(self, matrix: rf.MatrixOperator | LinearOperator) -> tuple:
@@ -99,4 +93,4 @@ class Task:
 
     def num_probes(self) -> int:
         """Probes of a log-determinant."""
-        return self.block.options.num_probes or _NUM_PROBES
+        return self.block.options.num_probes or DEFAULT_NUM_PROBES
