@@ -1,0 +1,5 @@
+"""What the looped models are compared with: the paper's own RangeFormer and the rungs of its ladder."""
+
+from rangeformer.baselines.config import PaperConfig as PaperConfig
+from rangeformer.baselines.paper import PaperRangeFormer as PaperRangeFormer
+from rangeformer.baselines.scaled import ScaledPaperRangeFormer as ScaledPaperRangeFormer
