@@ -1,7 +1,8 @@
 """Weights on disk: a safetensors file and, beside it, a JSON card that says where they come from.
 
 Nothing is unpickled. Both files are written to a temporary name and renamed, weights first, and the card carries the
-digest of the weights, so a reader meets either a matching pair or an error that says what to do.
+digest of the weights, so a reader meets either a matching pair or an error that says what to do. The card names the
+class of the model; `MODELS` says how each is built from its configuration.
 """
 
 import dataclasses
@@ -9,35 +10,74 @@ import hashlib
 import json
 import os
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, overload
 
 import torch
+from torch import nn
 
 from rangeformer.model import RangeFormer, RangeFormerConfig
 
 FORMAT = "rangeformer-1"
-SHIPPED = Path(__file__).parent / "weights" / "rangeformer-v1.safetensors"
 
 
-def load(path: str | os.PathLike[str] | None = None) -> RangeFormer:
-    """Load a RangeFormer from its weights and card.
+class ModelConfig(Protocol):
+    """A frozen dataclass of plain values that comes back from JSON, where tuples are lists."""
+
+    @classmethod
+    def from_fields(cls, fields: dict[str, Any]) -> Any:
+        """Build from plain JSON values."""
+        ...
+
+
+MODELS: dict[str, tuple[type[ModelConfig], Callable[[Any], nn.Module]]] = {
+    "RangeFormer": (RangeFormerConfig, RangeFormer.untrained),
+}
+"""Name of a model's class -> class of its configuration, and how a model is built from one."""
+
+_WEIGHTS = Path(__file__).parent / "weights"
+SHIPPED: dict[str, Path] = {
+    "features": _WEIGHTS / "rangeformer-v1.safetensors",
+    "galerkin": _WEIGHTS / "galerkin-v1.safetensors",
+    "pure": _WEIGHTS / "pure-v1.safetensors",
+}
+"""Weights that come with the package, by what they are for."""
+
+
+@overload
+def load(path_or_name: None = None) -> RangeFormer: ...
+@overload
+def load(path_or_name: str | os.PathLike[str]) -> Any: ...
+def load(path_or_name: str | os.PathLike[str] | None = None) -> Any:
+    """Load a model from its weights and card.
 
     Args:
-        path: The `.safetensors` file; its card is the `.json` file of the same name. Default: the shipped weights.
+        path_or_name: A `.safetensors` file, whose card is the `.json` file of the same name; or shipped weights by name:
+            "features" (what the preconditioners use), "galerkin" or "pure" (the models that answer directly).
+            Default: "features".
 
     Returns:
-        The model, in evaluation mode, on the CPU.
+        The model, of the class its card names, in evaluation mode, on the CPU.
 
     Raises:
         FileNotFoundError: If the weights or the card are not there.
-        ValueError: If either is truncated, corrupted, or does not belong to the other.
+        ValueError: If either is truncated, corrupted, or does not belong to the other, or the name is not known.
+
+    Example:
+        >>> from rangeformer.checkpoint import load
+        >>> load().config.num_loops
+        3
     """
     from safetensors import SafetensorError
     from safetensors.torch import load as parse
 
-    path = SHIPPED if path is None else Path(path)
+    path = _resolve("features" if path_or_name is None else path_or_name)
     card = read_card(path)
+    name = card.get("model", "RangeFormer")  # cards of version 0.1 name no class: there was one
+    if name not in MODELS:
+        raise _broken(card_path(path), f"its model is {name!r}, this version knows {sorted(MODELS)}")
+    config_class, build = MODELS[name]
     raw = path.read_bytes()
     if hashlib.sha256(raw).hexdigest() != card.get("sha256"):
         raise _broken(path, "its SHA-256 digest is not the one on its card: truncated, corrupted or replaced")
@@ -46,7 +86,9 @@ def load(path: str | os.PathLike[str] | None = None) -> RangeFormer:
     except SafetensorError as error:
         raise _broken(path, f"not a safetensors file ({error})") from error
     try:
-        model = RangeFormer.untrained(RangeFormerConfig.from_fields(card["config"]))
+        # Initialising layers draws from torch's global generator, which is not ours to move.
+        with torch.random.fork_rng(devices=[]):
+            model = build(config_class.from_fields(card["config"]))
         model.load_state_dict(weights)
     except (RuntimeError, TypeError, ValueError, KeyError, AttributeError) as error:
         raise _broken(path, f"the weights do not fit the configuration on the card ({error})") from error
@@ -55,32 +97,42 @@ def load(path: str | os.PathLike[str] | None = None) -> RangeFormer:
     return model.requires_grad_(False).eval()
 
 
-def save(model: RangeFormer, path: str | os.PathLike[str], card: dict[str, Any] | None = None) -> None:
+def save(model: nn.Module, path: str | os.PathLike[str], card: dict[str, Any] | None = None) -> None:
     """Write weights and card; replaces what was there, and never leaves half a file.
 
     Args:
-        model: What to save; weights are stored as float32.
+        model: What to save, of a class in `MODELS`; weights are stored as float32.
         path: Name of the `.safetensors` file; the card goes to the same name with `.json`.
-        card: What a reader should know (seed, laws, versions, validation...). The configuration, the format and the
-            digest of the weights are added.
+        card: What a reader should know (seed, laws, versions, validation...). The format, the class of the model, its
+            configuration and the digest of the weights are added.
+
+    Raises:
+        TypeError: If the class of `model` is not one that `load` could build.
+        ValueError: If `path` does not end in `.safetensors`.
     """
     from safetensors.torch import save as serialise
 
+    name = type(model).__name__
+    if name not in MODELS:
+        raise TypeError(f"`model` must be of a class in rangeformer.checkpoint.MODELS, {sorted(MODELS)}. Got {name}.")
     path = Path(path)
     if path.suffix != ".safetensors":
         raise ValueError(f"`path` must end in .safetensors. Got {str(path)!r}.")
-    weights = {name: w.detach().to("cpu", torch.float32).contiguous().clone() for name, w in model.state_dict().items()}
+    weights = {key: w.detach().to("cpu", torch.float32).contiguous().clone() for key, w in model.state_dict().items()}
     raw = serialise(weights, metadata={"format": FORMAT})
-    full_card = {
+    config: Any = model.config
+    own = {
         "format": FORMAT,
         "sha256": hashlib.sha256(raw).hexdigest(),
-        "config": dataclasses.asdict(model.config),
-        **(card or {}),
+        "model": name,
+        "config": dataclasses.asdict(config),
     }
+    # ours come first and win: the card of another file may be passed on as it is
+    full_card = {**own, **(card or {}), **own}
     text = json.dumps(full_card, indent=2, allow_nan=False) + "\n"
     path.parent.mkdir(parents=True, exist_ok=True)
-    _write(path, raw)
-    _write(card_path(path), text.encode())
+    write_atomically(path, raw)
+    write_atomically(card_path(path), text.encode())
 
 
 def card_path(path: str | os.PathLike[str]) -> Path:
@@ -107,7 +159,7 @@ def read_card(path: str | os.PathLike[str]) -> dict[str, Any]:
     return card
 
 
-def _write(path: Path, data: bytes) -> None:
+def write_atomically(path: Path, data: bytes) -> None:
     """Write beside the target, then rename: the name never points at half a file."""
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name + ".")
     try:
@@ -122,8 +174,27 @@ def _write(path: Path, data: bytes) -> None:
         raise
 
 
+def _resolve(path_or_name: str | os.PathLike[str]) -> Path:
+    """The weights file of a shipped name or of a path."""
+    if isinstance(path_or_name, str) and path_or_name in SHIPPED:
+        path = SHIPPED[path_or_name]
+        if not path.is_file():
+            raise FileNotFoundError(
+                f"The shipped weights {path_or_name!r} are not installed: there is no file {str(path)!r}. Reinstall the "
+                f"package, or train them with `python -m rangeformer.pretrain --config {path_or_name} --out FILE` and "
+                "load FILE."
+            )
+        return path
+    path = Path(path_or_name)
+    if path.suffix != ".safetensors":
+        raise ValueError(
+            f"`path_or_name` must be a .safetensors file or one of {sorted(SHIPPED)}. Got {str(path_or_name)!r}."
+        )
+    return path
+
+
 def _broken(path: Path, why: str) -> ValueError:
     return ValueError(
         f"Cannot load {str(path)!r}: {why}. Restore the file (reinstall the package for the shipped weights), "
-        "train anew with `python -m rangeformer.pretrain`, or use RangeFormer.untrained()."
+        "train anew with `python -m rangeformer.pretrain`, or use an untrained model."
     )

@@ -33,7 +33,7 @@ def test_round_trip(saved):
 
 
 def test_shipped_weights_and_card():
-    model, card = load(), read_card(SHIPPED)
+    model, card = load(), read_card(SHIPPED["features"])
     assert model.config == RangeFormerConfig()
     for key in ("seed", "training", "training_laws", "versions", "commit", "validation", "run", "sha256"):
         assert card[key] is not None, key
