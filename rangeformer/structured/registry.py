@@ -1,0 +1,152 @@
+"""The registry of the laws, and batches drawn from them.
+
+`LAWS` holds the laws of symmetric positive semidefinite matrices, each a function of (n, generator, dtype) that
+returns one B. `KERNEL_LAWS`, `ALGEBRAIC_LAWS` and `PAPER_LAWS` list its parts; the shipped model's training draws from
+the first two, so a new law gets a tuple of its own.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from rangeformer.shapes import Float, Tensor
+from rangeformer.structured.einsum import (
+    einsum_block_tensor_train,
+    einsum_kronecker,
+    einsum_low_rank,
+    einsum_monarch,
+    einsum_tensor_train,
+)
+from rangeformer.structured.elements import stencil
+from rangeformer.structured.entries import gram_gaussian, gram_laplace, gram_uniform, wishart
+from rangeformer.structured.graphs import graph_laplacian
+from rangeformer.structured.kernels import (
+    kernel_clustered,
+    kernel_discretised,
+    kernel_gaussian,
+    kernel_grid,
+    kernel_heavy_tailed,
+    kernel_manifold,
+    kernel_periodic,
+    kernel_uniform,
+    kernel_warped,
+    rbf_line,
+)
+from rangeformer.structured.patterns import toeplitz
+from rangeformer.structured.products import badly_scaled, kronecker
+from rangeformer.structured.sampling import rand
+from rangeformer.structured.spectra import (
+    decay_cosine,
+    decay_logarithm,
+    decay_logistic,
+    decay_power,
+    decay_ramp,
+    low_rank,
+    spectral_decay,
+)
+
+Law = Callable[[int, torch.Generator, torch.dtype], Tensor]
+
+_KERNELS: tuple[Law, ...] = (
+    kernel_uniform,
+    kernel_gaussian,
+    kernel_clustered,
+    kernel_grid,
+    kernel_discretised,
+    kernel_manifold,
+    kernel_heavy_tailed,
+    kernel_periodic,
+    kernel_warped,
+)
+_ALGEBRAIC: tuple[Law, ...] = (
+    spectral_decay,
+    low_rank,
+    wishart,
+    graph_laplacian,
+    stencil,
+    toeplitz,
+    kronecker,
+    badly_scaled,
+)
+_PAPER: tuple[Law, ...] = (
+    decay_power,
+    decay_cosine,
+    decay_logistic,
+    decay_logarithm,
+    decay_ramp,
+    rbf_line,
+    einsum_kronecker,
+    einsum_low_rank,
+    einsum_tensor_train,
+    einsum_block_tensor_train,
+    einsum_monarch,
+    gram_gaussian,
+    gram_laplace,
+    gram_uniform,
+)
+
+
+def _names(laws: tuple[Callable[..., Tensor], ...]) -> tuple[str, ...]:
+    return tuple(law.__name__ for law in laws)
+
+
+KERNEL_LAWS = _names(_KERNELS)
+ALGEBRAIC_LAWS = _names(_ALGEBRAIC)
+PAPER_LAWS = _names(_PAPER)
+"""The training laws of the paper's RangeFormer, as positive semidefinite matrices."""
+LAWS: dict[str, Law] = {law.__name__: law for law in (*_KERNELS, *_ALGEBRAIC, *_PAPER)}
+
+
+@dataclass(frozen=True)
+class StructuredMatrices:
+    """A batch of matrices from one law.
+
+    Attributes:
+        law: Its name.
+        matrix: `(b, n, n)`, A = B + noise I.
+        noise: `(b,)`.
+    """
+
+    law: str
+    matrix: Float[Tensor, "b n n"]
+    noise: Float[Tensor, " b"]
+
+
+def draw(
+    law: str,
+    n: int,
+    batch_size: int = 1,
+    *,
+    generator: torch.Generator,
+    noise_range: tuple[float, float] = (1e-4, 1.0),
+    dtype: torch.dtype = torch.float64,
+) -> StructuredMatrices:
+    """Draw matrices from a law, on the generator's device.
+
+    Args:
+        law: A key of `LAWS`.
+        n: Size.
+        batch_size: b.
+        generator: Source of all randomness; equal seeds on one device give equal matrices.
+        noise_range: Ends of the log-uniform law of the noise, relative to the mean diagonal.
+        dtype: Of the result.
+
+    Returns:
+        The matrices, exactly symmetric.
+    """
+    if law not in LAWS:
+        raise ValueError(f"`law` must be one of {sorted(LAWS)}. Got {law!r}.")
+    if n < 2 or batch_size < 1:
+        raise ValueError(f"`n` must be at least 2 and `batch_size` at least 1. Got {n} and {batch_size}.")
+    members = []
+    for _ in range(batch_size):
+        matrix = LAWS[law](n, generator, dtype)
+        matrix = (matrix + matrix.mT) / 2
+        members.append(matrix / matrix.diagonal().mean())
+    matrices = torch.stack(members)
+    low, high = (math.log(x) for x in noise_range)
+    noise = (low + (high - low) * rand(batch_size, generator=generator, dtype=dtype)).exp()
+    matrices.diagonal(dim1=-2, dim2=-1).add_(noise.unsqueeze(-1))
+    return StructuredMatrices(law, matrices, noise)
