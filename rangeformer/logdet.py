@@ -21,6 +21,7 @@ import torch
 
 from rangeformer.block_krylov import BlockKrylov
 from rangeformer.builders import Options, build_preconditioner, check_preconditioner
+from rangeformer.certificate import powers_of_two
 from rangeformer.direct import direct_logdet, may_solve_directly
 from rangeformer.local import LocalFactor
 from rangeformer.once import differentiable_no_further
@@ -34,7 +35,6 @@ from rangeformer.solve import (
     drop_column,
     galerkin_solve,
     like,
-    powers_of_two,
     solve_checked,
     split_product,
 )

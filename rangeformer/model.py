@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from rangeformer.attention import ATTENTIONS
+from rangeformer.block import Block, uniform_weights
 from rangeformer.embedding import NUM_CONTEXT, NUM_ROW_SCALARS, NUM_STATISTICS, Channels, RowTokens, embed_rows
 from rangeformer.shapes import Float, Tensor
 
@@ -91,32 +91,6 @@ class ChannelNetwork(nn.Module):
         return _bounded(self.gain(hidden).squeeze(-1)), self.direction(hidden)
 
 
-class Block(nn.Module):
-    """Linear attention and an MLP, normalised so that any number of loops stays bounded."""
-
-    def __init__(self, config: RangeFormerConfig):
-        """Sizes from the model's configuration."""
-        super().__init__()
-        width = config.channels
-        self.num_heads, self.attention = config.num_heads, ATTENTIONS[config.attention]
-        self.before_attention = nn.RMSNorm(width)
-        self.queries_keys_values = nn.Linear(width, 3 * width, bias=False)
-        self.after_attention = nn.Linear(width, width)
-        self.before_mlp = nn.RMSNorm(width)
-        self.mlp = nn.Sequential(nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
-        self.inject = nn.Linear(width, width, bias=False)
-        self.out = nn.RMSNorm(width)
-
-    def forward(self, state: Float[Tensor, "b n d"], tokens: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:
-        """One loop: re-inject the tokens, mix rows, mix channels."""
-        state = state + self.inject(tokens)
-        heads = self.queries_keys_values(self.before_attention(state))
-        heads = heads.unflatten(-1, (3, self.num_heads, -1)).movedim(-3, 0).transpose(-3, -2)  # (3, b, h, n, D/h)
-        mixed = self.attention(heads[0], heads[1], heads[2]).transpose(-3, -2).flatten(-2)  # (b, n, D)
-        state = state + self.after_attention(mixed)
-        return self.out(state + self.mlp(self.before_mlp(state)))
-
-
 class RangeFormer(nn.Module):
     """The learned proposal; see the module docstring for what it computes.
 
@@ -136,10 +110,6 @@ class RangeFormer(nn.Module):
         """Build the modules; everything that would leave the classical algorithm starts at zero."""
         super().__init__()
         config = RangeFormerConfig() if config is None else config
-        if config.attention not in ATTENTIONS:
-            raise ValueError(f"`attention` must be one of {sorted(ATTENTIONS)}. Got {config.attention!r}.")
-        if config.channels % config.num_heads:
-            raise ValueError(f"`channels` ({config.channels}) must be a multiple of `num_heads` ({config.num_heads}).")
         if config.num_waves % len(config.bandwidths):
             raise ValueError(f"`num_waves` ({config.num_waves}) must be a multiple of the number of `bandwidths`.")
         self.config = config
@@ -147,7 +117,7 @@ class RangeFormer(nn.Module):
         self.similarity_channels = ChannelNetwork(width)
         self.spectral_channels = ChannelNetwork(width)
         self.row_scalars = nn.Linear(NUM_ROW_SCALARS, width)
-        self.block = Block(config)
+        self.block = Block(width, config.num_heads, config.attention)
         # one number per matrix each: weight of Q, weight of t, row-norm exponents of S and Q, gain of each bandwidth
         num_knobs = 4 + len(config.bandwidths)
         self.knobs = nn.Sequential(nn.Linear(NUM_CONTEXT, 32), nn.SiLU(), nn.Linear(32, num_knobs))
@@ -265,13 +235,8 @@ class RangeFormer(nn.Module):
 
     def _initialise(self, generator: torch.Generator) -> None:
         """Weights from the generator; zero wherever the untrained model must equal the classical algorithm."""
+        uniform_weights(self, generator)
         with torch.no_grad():
-            for module in self.modules():
-                if isinstance(module, nn.Linear):
-                    bound = module.in_features**-0.5
-                    module.weight.uniform_(-bound, bound, generator=generator)
-                    if module.bias is not None:
-                        module.bias.zero_()
             gains = [self.similarity_channels.gain, self.spectral_channels.gain, self.range_gain[2]]
             for layer in [*gains, self.knobs[2], self.neighbor_correction, self.range_correction]:
                 layer.weight.zero_()

@@ -6,7 +6,6 @@ allows, and solves again for what is left. That is residual replacement taken to
 the accuracy that float32 storage of A and of the solution permits.
 """
 
-import math
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -15,9 +14,9 @@ import torch
 
 from rangeformer.block_krylov import BlockKrylov
 from rangeformer.builders import Options, build_preconditioner, check_preconditioner
+from rangeformer.certificate import Adjoint, needs_precision, powers_of_two, relative_residuals
 from rangeformer.conjugate_gradients import Iterate, conjugate_gradients
 from rangeformer.direct import direct_solve, may_solve_directly
-from rangeformer.once import differentiable_no_further
 from rangeformer.operators import MatrixOperator, as_operator
 from rangeformer.preconditioner import Preconditioner
 from rangeformer.shapes import Float, Tensor
@@ -122,7 +121,7 @@ def linear_solve(
             ).value
 
         residual = columns - operator.matmul(value)
-        value = _Adjoint.apply(residual, value, adjoint)
+        value = Adjoint.apply(residual, value, adjoint)
     solution = replace(solution, value=value, **costs(operator.reads.since(before)))
     return drop_column(solution) if rhs.dim() == 1 else solution
 
@@ -159,7 +158,7 @@ def solve_checked(
     norms = torch.linalg.vector_norm(wide, dim=-2)
     scale = torch.where(norms > 0, norms, torch.ones_like(norms))
     value = torch.zeros_like(wide) if start is None else start.to(torch.float64) / size
-    relative, residual = _certificate(operator, wide, value, scale, rtol)
+    relative, residual = relative_residuals(operator, wide, value, scale, rtol)
     if start is not None:
         useful = (relative < 1).unsqueeze(-2)
         value, residual = torch.where(useful, value, torch.zeros_like(value)), torch.where(useful, residual, wide)
@@ -180,7 +179,7 @@ def solve_checked(
         indefinite = indefinite | inner.indefinite
         correction = inner.value.to(torch.float64) * (relative * scale).unsqueeze(-2)
         trial = value + correction
-        trial_relative, trial_residual = _certificate(operator, wide, trial, scale, rtol)
+        trial_relative, trial_residual = relative_residuals(operator, wide, trial, scale, rtol)
         better = trial_relative < relative
         value = torch.where(better.unsqueeze(-2), trial, value)
         residual = torch.where(better.unsqueeze(-2), trial_residual, residual)
@@ -197,8 +196,8 @@ def solve_checked(
     back = rounded.to(torch.float64) / size
     # Beyond rounding, the value may leave the range of its type altogether.
     out_of_range = bool(((back - value).abs() > eps * value.abs()).any())
-    if out_of_range or (operator.dtype != torch.float64 and _needs_precision(operator, rtol)):
-        relative, _ = _certificate(operator, wide, back, scale, rtol)
+    if out_of_range or (operator.dtype != torch.float64 and needs_precision(operator, rtol)):
+        relative, _ = relative_residuals(operator, wide, back, scale, rtol)
     value = rounded
     converged = (relative <= rtol) & ~indefinite
     used_fallback = None
@@ -213,7 +212,7 @@ def solve_checked(
         if fallback == "direct" and may_solve_directly(operator):
             direct = direct_solve(operator, wide)
             trial = (direct.value * size).to(operator.dtype)
-            trial_relative, _ = _certificate(operator, wide, trial.to(torch.float64) / size, scale, rtol)
+            trial_relative, _ = relative_residuals(operator, wide, trial.to(torch.float64) / size, scale, rtol)
             better = (trial_relative < relative) & ~converged
             value = torch.where(better.unsqueeze(-2), trial, value)
             relative = torch.where(better, trial_relative, relative)
@@ -232,31 +231,6 @@ def solve_checked(
         message=message,
         **costs(operator.reads.since(before)),
     )
-
-
-def powers_of_two(rhs: Tensor) -> Float[Tensor, "*batch 1 k"]:
-    """A power of two near the largest entry of every column: dividing by it changes no digit."""
-    peak = rhs.abs().to(torch.float64).amax(-2, keepdim=True)
-    return torch.exp2(torch.frexp(peak).exponent.to(torch.float64) - 1)
-
-
-def _certificate(
-    operator: MatrixOperator, rhs: Tensor, value: Tensor, scale: Tensor, rtol: float
-) -> tuple[Tensor, Tensor]:
-    """Relative residual norms of `value` and the residual, both float64."""
-    if not bool(value.any()):
-        residual = rhs
-    elif _needs_precision(operator, rtol):
-        residual = rhs - operator.matmul_precise(value)
-    else:
-        residual = rhs - operator.matmul(value.to(operator.dtype)).to(torch.float64)
-    relative = torch.linalg.vector_norm(residual, dim=-2) / scale
-    return torch.where(relative.isfinite(), relative, torch.full_like(relative, torch.inf)), residual
-
-
-def _needs_precision(operator: MatrixOperator, rtol: float) -> bool:
-    """Whether rounding in a product of A's own precision could be mistaken for a residual of this size."""
-    return rtol < 10 * math.sqrt(operator.num_rows) * torch.finfo(operator.dtype).eps
 
 
 def _inner(
@@ -365,26 +339,6 @@ def _explain(
         f"The solve stalled at relative residual {worst:.1e} > rtol={rtol:.1e} after {num_iterations} iterations: the limit "
         f"of {operator.dtype} for this matrix. Ask for a looser rtol, or pass A in float64."
     )
-
-
-class _Adjoint(torch.autograd.Function):
-    """The identity on the solution whose derivative with respect to the residual is A^-1.
-
-    With r(theta) = rhs(theta) - A(theta) x at fixed x, dx = A^-1 dr: autograd reaches rhs and whatever A is built from
-    through r, and only the adjoint solve is ours.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, residual: Tensor, value: Tensor, adjoint: Callable[[Tensor], Tensor]):
-        ctx.adjoint = adjoint
-        ctx.save_for_backward(residual)
-        return value.clone()
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor):
-        with torch.no_grad():
-            solution = ctx.adjoint(gradient)
-        return differentiable_no_further(solution, *ctx.saved_tensors), None, None
 
 
 def like(rhs: object) -> dict[str, Any]:
