@@ -30,9 +30,10 @@ def example(n: int = 9, e: int = 4, f: int = 5) -> list[torch.Tensor]:
     return [torch.randn(s, generator=generator, dtype=torch.float64).requires_grad_() for s in shapes]
 
 
+@pytest.mark.parametrize("n", [9, 40])  # fewer and more tokens than features
 @pytest.mark.parametrize("name", sorted(ATTENTIONS))
-def test_equals_naive_twin_with_gradients(name):
-    inputs = example()
+def test_equals_naive_twin_with_gradients(name, n):
+    inputs = example(n)
     fast = ATTENTIONS[name](*inputs)
     slow = naive_weights(name, *inputs[:2]) @ inputs[2]
     torch.testing.assert_close(fast, slow)
