@@ -2,6 +2,7 @@
 
 import csv
 import importlib.util
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -98,6 +99,11 @@ def read_npz(path: Path) -> Table:
     mask = arrays["test_mask"][:, 0].astype(bool) if "test_mask" in arrays else None
     features, target = arrays["X"].astype(np.float64), arrays["y"].astype(np.float64)
     return Table(path.stem, features, target, target_name="target", test_mask=mask)
+
+
+def read_hyperparameters(path: Path) -> dict:
+    """`noise_std`, `signal_std` and `lengthscales` of a kernel of the standardised features."""
+    return json.loads(path.read_text())
 
 
 def split(table: Table, n: int, num_test: int, seed: int, dtype: torch.dtype, device: torch.device) -> Split:

@@ -1,6 +1,5 @@
 """The exact Gaussian process under study: its training step, its prediction, and the truth they are held against."""
 
-import json
 import math
 from copy import deepcopy
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ import torch
 from gpytorch.kernels import MaternKernel, RBFKernel, ScaleKernel
 from torch import Tensor
 
-from experiments.datasets import Split
+from experiments.datasets import Split, read_hyperparameters
 
 KERNELS = {"matern12": 0.5, "matern32": 1.5, "matern52": 2.5, "rbf": None}
 
@@ -48,7 +47,7 @@ class Truth:
 
 def set_hyperparameters(model: ExactGP, path: Path, lengthscale_factor: float = 1.0, noise_factor: float = 1.0) -> None:
     """Read `noise_std`, `signal_std`, `lengthscales` from JSON; the factors multiply lengths and noise variance."""
-    values = json.loads(path.read_text())
+    values = read_hyperparameters(path)
     model.covar_module.base_kernel.lengthscale = lengthscale_factor * torch.tensor(values["lengthscales"])
     model.covar_module.outputscale = values["signal_std"] ** 2
     model.likelihood.noise = noise_factor * values["noise_std"] ** 2
