@@ -3,7 +3,7 @@
 import torch
 
 from rangeformer.neighbors import nearest_earlier
-from rangeformer.pretrain.problems import Problem
+from rangeformer.pretrain.features.problems import Problem
 from rangeformer.shapes import Float, Int, Tensor
 
 _SHARPNESS = 3.0

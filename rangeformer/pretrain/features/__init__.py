@@ -1,0 +1,1 @@
+"""Parts of the task that trains the RangeFormer's features: problems, objectives, validation."""

@@ -1,0 +1,8 @@
+"""What can be trained, by the name under which a config file asks for it."""
+
+from rangeformer.pretrain.task import Task
+from rangeformer.pretrain.tasks.features import FeaturesTask
+
+TASKS: dict[str, type[Task]] = {
+    "features": FeaturesTask,
+}
