@@ -17,6 +17,8 @@ from typing import Any, Protocol, overload
 import torch
 from torch import nn
 
+from rangeformer.baselines import PaperConfig, PaperRangeFormer
+from rangeformer.looped.pure import PureConfig, PureRangeFormer
 from rangeformer.model import RangeFormer, RangeFormerConfig
 
 FORMAT = "rangeformer-1"
@@ -33,6 +35,8 @@ class ModelConfig(Protocol):
 
 MODELS: dict[str, tuple[type[ModelConfig], Callable[[Any], nn.Module]]] = {
     "RangeFormer": (RangeFormerConfig, RangeFormer.untrained),
+    "PaperRangeFormer": (PaperConfig, PaperRangeFormer),
+    "PureRangeFormer": (PureConfig, PureRangeFormer.untrained),
 }
 """Name of a model's class -> class of its configuration, and how a model is built from one."""
 
