@@ -1,11 +1,12 @@
 """What a training task is: a model, batches from a generator, a loss, and figures on matrices it never trains on."""
 
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
 
+@runtime_checkable
 class Task(Protocol):
     """One thing to train for; a frozen dataclass whose fields are its settings, plain values that can stand in JSON.
 
