@@ -38,21 +38,30 @@ def sparse_factor(*shape: int, generator: torch.Generator, dtype: torch.dtype) -
 
 
 def kronecker_product(n: int, generator: torch.Generator, dtype: torch.dtype) -> Float[Tensor, "n n"]:
-    """X = F (x) G, F p x p and G q x q."""
+    """X = F (x) G, F p x p, G q x q, n = p q.
+
+    Drawn: the factorisation, Gaussian entries of which a fifth is zero.
+    """
     p, q = factorisation(n, 2, generator)
     first = sparse_factor(p, p, generator=generator, dtype=dtype)
     return torch.kron(first, sparse_factor(q, q, generator=generator, dtype=dtype))[:n, :n]
 
 
 def low_rank_product(n: int, generator: torch.Generator, dtype: torch.dtype) -> Float[Tensor, "n n"]:
-    """X = U V^T, U and V n x r, r in 1..n/2."""
+    """X = U V^T, U and V n x r.
+
+    Drawn: r in 1..n/2, Gaussian entries of which a fifth is zero.
+    """
     rank = integer(generator, 1, max(1, n // 2))
     left = sparse_factor(n, rank, generator=generator, dtype=dtype)
     return left @ sparse_factor(n, rank, generator=generator, dtype=dtype).mT
 
 
 def tensor_train(n: int, generator: torch.Generator, dtype: torch.dtype) -> Float[Tensor, "n n"]:
-    """X_{(i1 i2 ..), (j1 j2 ..)} = sum_{a, b, ..} F_{i1 j1 a} G_{a i2 j2 b} ...: 2 or 3 cores, ranks r in 2..4."""
+    """X_{(i1 i2 ..), (j1 j2 ..)} = sum_{a, b, ..} F_{i1 j1 a} G_{a i2 j2 b} ..., n = p_1 p_2 ...
+
+    Drawn: 2 or 3 cores of ranks 2..4, the factorisation, Gaussian entries of which a fifth is zero.
+    """
     modes, rank = factorisation(n, integer(generator, 2, 3), generator), integer(generator, 2, 4)
     product = torch.ones(1, 1, 1, dtype=dtype, device=generator.device)
     for place, mode in enumerate(modes):
@@ -74,13 +83,19 @@ def two_stage(
 
 
 def block_tensor_train(n: int, generator: torch.Generator, dtype: torch.dtype) -> Float[Tensor, "n n"]:
-    """X_{(i j), (k l)} = sum_{s <= r} L_{lijs} R_{klis}, i, l < q and j, k < p, r in 2..3; r = 1 is Monarch."""
+    """X_{(i j), (k l)} = sum_{s <= r} L_{lijs} R_{klis}, i, l < q, j, k < p, n = p q.
+
+    Drawn: r in 2..3, the factorisation, Gaussian entries of which a fifth is zero.
+    """
     p, q = factorisation(n, 2, generator)
     return two_stage((p, q), integer(generator, 2, 3), generator, dtype)[:n, :n]
 
 
 def monarch(n: int, generator: torch.Generator, dtype: torch.dtype) -> Float[Tensor, "n n"]:
-    """X = P^T diag(L_l) P diag(R_k): X_{(i j), (k l)} = L_{lij} R_{kli}, of which every (i, l) block has rank one."""
+    """X_{(i j), (k l)} = L_{lij} R_{kli}, i, l < q, j, k < p, n = p q: every (i, l) block has rank one.
+
+    Drawn: the factorisation, Gaussian entries of which a fifth is zero.
+    """
     p, q = factorisation(n, 2, generator)
     return two_stage((p, q), 1, generator, dtype)[:n, :n]
 
@@ -97,25 +112,40 @@ def _gram(build: Builder, n: int, generator: torch.Generator, dtype: torch.dtype
 
 
 def einsum_kronecker(n: int, generator: torch.Generator, dtype: torch.dtype) -> Tensor:
-    """B = X X^T, X = F (x) G, so B = F F^T (x) G G^T; F p x p, G q x q, n = p q, a fifth of zeros in each."""
+    """B = X X^T, X = F (x) G, F p x p, G q x q, n = p q.
+
+    Drawn: the factorisation, Gaussian entries of which a fifth is zero.
+    """
     return _gram(kronecker_product, n, generator, dtype)
 
 
 def einsum_low_rank(n: int, generator: torch.Generator, dtype: torch.dtype) -> Tensor:
-    """B = X X^T, X = U V^T, U and V n x r, r uniform in 1..n/2, a fifth of zeros in each."""
+    """B = X X^T, X = U V^T, U and V n x r.
+
+    Drawn: r in 1..n/2, Gaussian entries of which a fifth is zero.
+    """
     return _gram(low_rank_product, n, generator, dtype)
 
 
 def einsum_tensor_train(n: int, generator: torch.Generator, dtype: torch.dtype) -> Tensor:
-    """B = X X^T, X a tensor train of 2 or 3 cores of ranks 2..4: X_{(i1 i2), (j1 j2)} = sum_a F_{i1 j1 a} G_{a i2 j2}."""
+    """B = X X^T, X_{(i1 i2 ..), (j1 j2 ..)} = sum_{a, b, ..} F_{i1 j1 a} G_{a i2 j2 b} ..., n = p_1 p_2 ...
+
+    Drawn: 2 or 3 cores of ranks 2..4, the factorisation, Gaussian entries of which a fifth is zero.
+    """
     return _gram(tensor_train, n, generator, dtype)
 
 
 def einsum_block_tensor_train(n: int, generator: torch.Generator, dtype: torch.dtype) -> Tensor:
-    """B = X X^T, X_{(i j), (k l)} = sum_{s <= r} L_{lijs} R_{klis}, r in 2..3, i, l < q, j, k < p, n = p q."""
+    """B = X X^T, X_{(i j), (k l)} = sum_{s <= r} L_{lijs} R_{klis}, i, l < q, j, k < p, n = p q.
+
+    Drawn: r in 2..3, the factorisation, Gaussian entries of which a fifth is zero.
+    """
     return _gram(block_tensor_train, n, generator, dtype)
 
 
 def einsum_monarch(n: int, generator: torch.Generator, dtype: torch.dtype) -> Tensor:
-    """B = X X^T, X_{(i j), (k l)} = L_{lij} R_{kli}, i, l < q, j, k < p, n = p q: Monarch matrices."""
+    """B = X X^T, X_{(i j), (k l)} = L_{lij} R_{kli}, i, l < q, j, k < p, n = p q.
+
+    Drawn: the factorisation, Gaussian entries of which a fifth is zero.
+    """
     return _gram(monarch, n, generator, dtype)

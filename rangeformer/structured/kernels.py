@@ -24,7 +24,7 @@ def kernel_matrix(points: Float[Tensor, "n d"], shape: str) -> Float[Tensor, "n 
 
 
 def random_kernel(points: Tensor, generator: torch.Generator) -> Tensor:
-    """Random shape; ARD length-scales l_a = median-like distance x U_log[0.08, 1.5] x lognormal(0.7)."""
+    """Random shape; length-scales l_a = std(x_a) sqrt(d) s exp(0.7 e), s ~ U_log[0.08, 1.5]."""
     n, d = points.shape
     # the deviation of a single point is not a number
     spread = points.std(0).clamp_min(1e-12) if n > 1 else torch.ones_like(points[0])
@@ -41,12 +41,19 @@ def random_dimension(generator: torch.Generator) -> int:
 
 
 def kernel_uniform(n: int, generator: torch.Generator, dtype: torch.dtype) -> Tensor:
-    """Points x ~ U[0, 1]^d."""
+    """B_ij = k(|(x_i - x_j) / l|), x ~ U[0, 1]^d.
+
+    Drawn: d ~ U_log[1, 20], k and l (as for every law kernel_*): k RBF, Matern 1/2, 3/2, 5/2 or rational quadratic;
+    l_a = std(x_a) sqrt(d) s exp(0.7 e) in each coordinate, s ~ U_log[0.08, 1.5].
+    """
     return random_kernel(rand(n, random_dimension(generator), generator=generator, dtype=dtype), generator)
 
 
 def kernel_gaussian(n: int, generator: torch.Generator, dtype: torch.dtype) -> Tensor:
-    """Points x ~ N(0, C), C random with decaying spectrum: correlated columns, as tables of measurements have."""
+    """B_ij = k(|(x_i - x_j) / l|), x ~ N(0, C), C of decaying spectrum: correlated columns, as tables have.
+
+    Drawn: d ~ U_log[1, 20], C = M^T diag(j^-2a) M + noise, M Gaussian, a ~ U[0, 1.5], k, l.
+    """
     d = random_dimension(generator)
     mixing = normal(d, d, generator=generator, dtype=dtype) / d**0.5
     decay = torch.arange(1, d + 1, dtype=dtype, device=generator.device).pow(-uniform(generator, 0.0, 1.5))
@@ -55,7 +62,10 @@ def kernel_gaussian(n: int, generator: torch.Generator, dtype: torch.dtype) -> T
 
 
 def kernel_clustered(n: int, generator: torch.Generator, dtype: torch.dtype) -> Tensor:
-    """Points x = m_z + s_z e: 2..20 clusters of different widths and, by squared uniforms, different sizes."""
+    """B_ij = k(|(x_i - x_j) / l|), x = m_z + s_z e: clusters of different widths and, by squared uniforms, sizes.
+
+    Drawn: d ~ U_log[1, 20], 2..20 clusters, m ~ N(0, I), s = exp(e - 1.5), k, l.
+    """
     d, count = random_dimension(generator), integer(generator, 2, 20)
     centres = normal(count, d, generator=generator, dtype=dtype)
     widths = (normal(count, generator=generator, dtype=dtype) - 1.5).exp()
@@ -65,7 +75,10 @@ def kernel_clustered(n: int, generator: torch.Generator, dtype: torch.dtype) -> 
 
 
 def kernel_grid(n: int, generator: torch.Generator, dtype: torch.dtype) -> Tensor:
-    """Points of a regular grid in 1..3 dimensions, the first n in random order."""
+    """B_ij = k(|(x_i - x_j) / l|), x the nodes of a regular grid, n of them in random order.
+
+    Drawn: d in 1..3, k, l.
+    """
     d = integer(generator, 1, 3)
     side = math.ceil(n ** (1 / d))
     axis = torch.arange(side, dtype=dtype, device=generator.device)
@@ -75,7 +88,10 @@ def kernel_grid(n: int, generator: torch.Generator, dtype: torch.dtype) -> Tenso
 
 
 def kernel_discretised(n: int, generator: torch.Generator, dtype: torch.dtype) -> Tensor:
-    """Gaussian points of which half the coordinates are rounded to 2..20 levels, so many coincide."""
+    """B_ij = k(|(x_i - x_j) / l|), x ~ N(0, I), every other coordinate rounded to few levels: many x coincide.
+
+    Drawn: d ~ U_log[1, 20], rounded to multiples of 4 / q, q in 2..20, k, l.
+    """
     d = random_dimension(generator)
     points = normal(n, d, generator=generator, dtype=dtype)
     for axis in range(0, d, 2):
@@ -85,7 +101,10 @@ def kernel_discretised(n: int, generator: torch.Generator, dtype: torch.dtype) -
 
 
 def kernel_manifold(n: int, generator: torch.Generator, dtype: torch.dtype) -> Tensor:
-    """Points x = tanh(u W) V + 0.02 e on a curved surface of 1..4 dimensions in up to 20."""
+    """B_ij = k(|(x_i - x_j) / l|), x = tanh(u W) V + 0.02 e, u ~ N(0, I): a curved surface.
+
+    Drawn: d ~ U_log[1, 20], u of 1..4 dimensions, W to 16 and V to d of Gaussian entries, k, l.
+    """
     d, inner = random_dimension(generator), integer(generator, 1, 4)
     u = normal(n, inner, generator=generator, dtype=dtype)
     bent = torch.tanh(u @ normal(inner, 16, generator=generator, dtype=dtype))
@@ -94,14 +113,20 @@ def kernel_manifold(n: int, generator: torch.Generator, dtype: torch.dtype) -> T
 
 
 def kernel_heavy_tailed(n: int, generator: torch.Generator, dtype: torch.dtype) -> Tensor:
-    """Points x = e exp(0.8 e'), coordinate by coordinate: dense cores, far outliers."""
+    """B_ij = k(|(x_i - x_j) / l|), x = e exp(0.8 e'), coordinate by coordinate: dense cores, far outliers.
+
+    Drawn: d ~ U_log[1, 20], k, l.
+    """
     d = random_dimension(generator)
     spread = (0.8 * normal(n, d, generator=generator, dtype=dtype)).exp()
     return random_kernel(normal(n, d, generator=generator, dtype=dtype) * spread, generator)
 
 
 def kernel_periodic(n: int, generator: torch.Generator, dtype: torch.dtype) -> Tensor:
-    """B_ij = exp(-2 sin^2(pi (t_i - t_j)) / l^2) k(|t_i - t_j| / m), t uniform on 1..10 periods."""
+    """B_ij = exp(-2 sin^2(pi (t_i - t_j)) / l^2) k(|t_i - t_j| / m), k Matern 3/2, t uniform on some periods.
+
+    Drawn: 1..10 periods, l ~ U_log[0.2, 2], m ~ U_log[0.5, 10].
+    """
     t = rand(n, 1, generator=generator, dtype=dtype) * uniform(generator, 1, 10)
     circle = torch.cat([(2 * torch.pi * t).cos(), (2 * torch.pi * t).sin()], dim=1)
     length = log_uniform(generator, 0.2, 2)
@@ -110,10 +135,11 @@ def kernel_periodic(n: int, generator: torch.Generator, dtype: torch.dtype) -> T
 
 
 def kernel_warped(n: int, generator: torch.Generator, dtype: torch.dtype) -> Tensor:
-    """Gibbs' nonstationary kernel in one dimension times a stationary one in others, rows scaled by exp(0.5 e).
+    """B = diag(a) (G o K) diag(a), G Gibbs' nonstationary kernel of one coordinate, K a kernel_* of others.
 
-    B_ij = sqrt(2 l_i l_j / (l_i^2 + l_j^2)) exp(-(x_i - x_j)^2 / (l_i^2 + l_j^2)) (Gibbs 1997),
-    l = a exp(sin 3x).
+    G_ij = sqrt(2 l_i l_j / (l_i^2 + l_j^2)) exp(-(x_i - x_j)^2 / (l_i^2 + l_j^2)) (Gibbs 1997), l = c exp(sin 3x).
+
+    Drawn: x ~ N(0, 1), c ~ U_log[0.02, 0.5], K of N(0, I) in 1..4 dimensions, a = exp(0.5 e).
     """
     x = normal(n, generator=generator, dtype=dtype)
     lengths = log_uniform(generator, 0.02, 0.5) * (3 * x).sin().exp()
@@ -125,7 +151,10 @@ def kernel_warped(n: int, generator: torch.Generator, dtype: torch.dtype) -> Ten
 
 
 def rbf_line(n: int, generator: torch.Generator, dtype: torch.dtype) -> Tensor:
-    """B_ij = exp(-(x_i - x_j)^2 / (2 l^2)) + s delta_ij, x ~ U[0, 10], l ~ U_log[0.3, 3], s ~ U[0.1, 1]."""
+    """B_ij = exp(-(x_i - x_j)^2 / (2 l^2)) + s [i = j], x ~ U[0, 10].
+
+    Drawn: l ~ U_log[0.3, 3], s ~ U[0.1, 1].
+    """
     points = 10 * rand(n, 1, generator=generator, dtype=dtype)
     matrix = kernel_matrix(points / log_uniform(generator, 0.3, 3), "rbf")
     matrix.diagonal().add_(uniform(generator, 0.1, 1))

@@ -1,8 +1,8 @@
 """The registry of the laws, and batches drawn from them.
 
 `LAWS` holds the laws of symmetric positive semidefinite matrices, each a function of (n, generator, dtype) that
-returns one B. `KERNEL_LAWS`, `ALGEBRAIC_LAWS` and `PAPER_LAWS` list its parts; the shipped model's training draws from
-the first two, so a new law gets a tuple of its own.
+returns one B. `KERNEL_LAWS`, `ALGEBRAIC_LAWS`, `PAPER_LAWS`, `PATTERN_LAWS` and `ENGINEERING_LAWS` list its parts; the
+features' pretraining draws from the first two, so that a new law needs a place in another one.
 """
 
 import math
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 
 from rangeformer.shapes import Float, Tensor
+from rangeformer.structured.beams import beam, frame
 from rangeformer.structured.einsum import (
     einsum_block_tensor_train,
     einsum_kronecker,
@@ -19,9 +20,9 @@ from rangeformer.structured.einsum import (
     einsum_monarch,
     einsum_tensor_train,
 )
-from rangeformer.structured.elements import stencil
+from rangeformer.structured.elements import plate, stencil, triangles
 from rangeformer.structured.entries import gram_gaussian, gram_laplace, gram_uniform, wishart
-from rangeformer.structured.graphs import graph_laplacian
+from rangeformer.structured.graphs import graph_laplacian, power_network
 from rangeformer.structured.kernels import (
     kernel_clustered,
     kernel_discretised,
@@ -34,7 +35,15 @@ from rangeformer.structured.kernels import (
     kernel_warped,
     rbf_line,
 )
-from rangeformer.structured.patterns import toeplitz
+from rangeformer.structured.patterns import (
+    banded,
+    block_diagonal,
+    block_tridiagonal,
+    cauchy_gram,
+    circulant,
+    hankel_moments,
+    toeplitz,
+)
 from rangeformer.structured.products import badly_scaled, kronecker
 from rangeformer.structured.sampling import rand
 from rangeformer.structured.spectra import (
@@ -86,6 +95,8 @@ _PAPER: tuple[Law, ...] = (
     gram_laplace,
     gram_uniform,
 )
+_PATTERNS: tuple[Law, ...] = (circulant, hankel_moments, cauchy_gram, banded, block_diagonal, block_tridiagonal)
+_ENGINEERING: tuple[Law, ...] = (triangles, plate, beam, frame, power_network)
 
 
 def _names(laws: tuple[Callable[..., Tensor], ...]) -> tuple[str, ...]:
@@ -96,7 +107,11 @@ KERNEL_LAWS = _names(_KERNELS)
 ALGEBRAIC_LAWS = _names(_ALGEBRAIC)
 PAPER_LAWS = _names(_PAPER)
 """The training laws of the paper's RangeFormer, as positive semidefinite matrices."""
-LAWS: dict[str, Law] = {law.__name__: law for law in (*_KERNELS, *_ALGEBRAIC, *_PAPER)}
+PATTERN_LAWS = _names(_PATTERNS)
+"""Patterns of equal and of zero entries."""
+ENGINEERING_LAWS = _names(_ENGINEERING)
+"""Stiffness matrices and networks."""
+LAWS: dict[str, Law] = {law.__name__: law for law in (*_KERNELS, *_ALGEBRAIC, *_PAPER, *_PATTERNS, *_ENGINEERING)}
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,17 @@
 import pytest
 import torch
 
-from rangeformer.structured import ALGEBRAIC_LAWS, KERNEL_LAWS, LAWS, PAPER_LAWS, SHAPES, draw, kernel_matrix
+from rangeformer.structured import (
+    ALGEBRAIC_LAWS,
+    ENGINEERING_LAWS,
+    KERNEL_LAWS,
+    LAWS,
+    PAPER_LAWS,
+    PATTERN_LAWS,
+    SHAPES,
+    draw,
+    kernel_matrix,
+)
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -67,7 +77,7 @@ def test_kernels_match_their_formula(shape):
 
 
 def test_every_law_is_documented_and_listed_once():
-    assert (*KERNEL_LAWS, *ALGEBRAIC_LAWS, *PAPER_LAWS) == tuple(LAWS)
+    assert (*KERNEL_LAWS, *ALGEBRAIC_LAWS, *PAPER_LAWS, *PATTERN_LAWS, *ENGINEERING_LAWS) == tuple(LAWS)
     for name, law in LAWS.items():
         assert law.__doc__, name
 
