@@ -2,7 +2,11 @@
 
 from rangeformer.pretrain.task import Task
 from rangeformer.pretrain.tasks.features import FeaturesTask
+from rangeformer.pretrain.tasks.paper import PaperTask
+from rangeformer.pretrain.tasks.pure import PureTask
 
 TASKS: dict[str, type[Task]] = {
     "features": FeaturesTask,
+    "paper": PaperTask,
+    "pure": PureTask,
 }
