@@ -1,0 +1,151 @@
+"""Every law of `rangeformer.structured` in one picture and one page: what it is, what it looks like, how it decays.
+
+`python -m experiments.gallery` draws docs/structured-laws.png and writes the tables of docs/structured-laws.md anew from
+the laws' docstrings.
+"""
+
+import math
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from inspect import getdoc
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from experiments.options import option, parse
+from experiments.pictures import STYLE, plt
+from rangeformer import structured
+
+DOCS = Path(__file__).resolve().parent.parent / "docs"
+PAGE = DOCS / "structured-laws.md"
+KINDS: dict[str, tuple[str, ...]] = {
+    "kernels": structured.KERNEL_LAWS,
+    "algebraic": structured.ALGEBRAIC_LAWS,
+    "paper": structured.PAPER_LAWS,
+    "patterns": structured.PATTERN_LAWS,
+    "engineering": structured.ENGINEERING_LAWS,
+    "symmetric": tuple(structured.SYMMETRIC_LAWS),
+    "square": tuple(structured.SQUARE_LAWS),
+    "rectangular": tuple(structured.RECTANGULAR_LAWS),
+}
+TITLES = {
+    "kernels": "Kernels, positive semidefinite",
+    "algebraic": "Spectra, products, graphs and grids, positive semidefinite",
+    "paper": "Training laws of the paper's RangeFormer, positive semidefinite",
+    "patterns": "Patterns of equal and of zero entries, positive semidefinite",
+    "engineering": "Stiffness matrices and networks, positive semidefinite",
+    "symmetric": "Symmetric indefinite",
+    "square": "Square unsymmetric",
+    "rectangular": "Rectangular",
+}
+COLUMNS = 9
+CELL, ROW, TITLE, BOX = 2.2, 1.4, 0.35, 1.0
+"""In inches: what a law is wide and high, what a heading is high, and the side of a matrix."""
+FIRST, SHADOW = "#1b7f79", "#9fb8b5"
+
+
+@dataclass(frozen=True)
+class Config:
+    """Draw every law of structured matrices and tabulate their formulas."""
+
+    size: int = option(96, "n; rectangular laws are drawn n by 2 n / 3")
+    seed: int = option(0, "of the first draw")
+    num_draws: int = option(5, "spectra per law; the matrix of the first is shown")
+
+
+def function_of(law: str) -> Callable[..., Tensor]:
+    """The law's function, from whichever registry has it."""
+    registries = (structured.LAWS, structured.SYMMETRIC_LAWS, structured.SQUARE_LAWS, structured.RECTANGULAR_LAWS)
+    return next(registry[law] for registry in registries if law in registry)
+
+
+def describe(law: str) -> tuple[str, str]:
+    """(formula, what is drawn) of a law: its docstring, split where a paragraph begins with `Drawn:`."""
+    paragraphs = [" ".join(paragraph.split()) for paragraph in (getdoc(function_of(law)) or "").split("\n\n")]
+    drawn = [paragraph for paragraph in paragraphs if paragraph.startswith("Drawn: ")]
+    if len(drawn) != 1:
+        raise ValueError(f"The docstring of law {law!r} must have one paragraph that begins with 'Drawn: '.")
+    formula = " ".join(paragraph for paragraph in paragraphs if paragraph not in drawn)
+    return formula.rstrip("."), drawn[0].removeprefix("Drawn: ").rstrip(".")
+
+
+def markdown(kind: str) -> str:
+    """The table of one kind of laws."""
+    # a bar ends a cell even inside of code
+    cells = [[law, *(text.replace("|", "\\|") for text in describe(law))] for law in KINDS[kind]]
+    rows = ["| " + " | ".join(f"`{cell}`" for cell in row) + " |" for row in cells]
+    return "\n".join(["| law | formula | drawn at random |", "|---|---|---|", *rows]) + "\n"
+
+
+def render(page: str) -> str:
+    """The page with everything between the markers of each kind written anew."""
+    pattern = r"(?P<begin><!-- laws: (?P<kind>\S+) -->)\n.*?(?P<end><!-- end of laws -->)"
+    return re.sub(pattern, lambda m: f"{m['begin']}\n{markdown(m['kind'])}{m['end']}", page, flags=re.DOTALL)
+
+
+def draws(law: str, config: Config) -> Iterator[Tensor]:
+    """Independent draws as the law's function returns them, without noise and scale."""
+    n = config.size
+    shape = (n, 2 * n // 3) if law in structured.RECTANGULAR_LAWS else (n,)
+    for seed in range(config.seed, config.seed + config.num_draws):
+        yield function_of(law)(*shape, torch.Generator().manual_seed(seed), torch.float64)
+
+
+def draw_gallery(path: Path, config: Config) -> None:
+    """Matrix and log singular values of every law, grouped by kind, one pixel to an entry."""
+    heights = [TITLE + ROW * math.ceil(len(laws) / COLUMNS) for laws in KINDS.values()]
+    width, height = COLUMNS * CELL, sum(heights)
+    with plt.rc_context({**STYLE, "font.size": 7, "axes.titlesize": 8, "axes.titlepad": 3}):
+        figure = plt.figure(figsize=(width, height))
+
+        def axes(left: float, top: float, wide: float):
+            return figure.add_axes((left / width, 1 - (top + BOX) / height, wide / width, BOX / height))
+
+        for number, (kind, laws) in enumerate(KINDS.items()):
+            top = sum(heights[:number])
+            figure.text(0.05 / width, 1 - (top + 0.1) / height, TITLES[kind], fontsize=11, weight="bold", va="top")
+            for place, law in enumerate(laws):
+                row, column = divmod(place, COLUMNS)
+                left, below = 0.05 + column * CELL, top + TITLE + 0.15 + row * ROW
+                matrices = list(draws(law, config))
+                m, n = matrices[0].shape
+                _draw_matrix(axes(left, below, BOX * n / m), law, matrices[0])
+                _draw_spectra(axes(left + BOX + 0.38, below, CELL - BOX - 0.55), matrices)
+        figure.savefig(path, dpi=config.size / BOX)
+        plt.close(figure)
+    # 256 colours without dithering look the same at a third of the size
+    Image.open(path).convert("RGB").quantize(256, dither=Image.Dither.NONE).save(path, optimize=True)
+
+
+def _draw_matrix(axes, law: str, matrix: Tensor) -> None:
+    # cube roots, so that small entries show beside large ones
+    shown = matrix.sign() * matrix.abs() ** (1 / 3)
+    limit = float(shown.abs().max())
+    axes.imshow(shown.numpy(), cmap="RdBu_r", vmin=-limit, vmax=limit, interpolation="nearest", aspect="auto")
+    axes.spines[:].set_visible(False)
+    axes.set(xticks=[], yticks=[], title=law)
+
+
+def _draw_spectra(axes, matrices: list[Tensor]) -> None:
+    """Of all draws, the first on top; a singular value of exactly zero is drawn below the axis."""
+    for number, matrix in reversed(list(enumerate(matrices))):
+        values = torch.linalg.svdvals(matrix)
+        levels = (values / values[0]).clamp_min(1e-20).log10().numpy()
+        axes.plot(levels, color=SHADOW if number else FIRST, lw=0.8 if number else 1.5)
+    last = min(matrices[0].shape)
+    axes.set(xlim=(0, last), ylim=(-16.5, 0.6), xticks=[0, last], yticks=[0, -8, -16])
+    axes.set_yticklabels(["1", "1e-8", "1e-16"])
+    axes.tick_params(length=2, pad=2)
+
+
+def main(config: Config, page: Path = PAGE) -> None:
+    """Write the picture beside the page, and the page's tables."""
+    draw_gallery(page.with_suffix(".png"), config)
+    page.write_text(render(page.read_text()))
+
+
+if __name__ == "__main__":
+    main(parse(Config))
