@@ -24,6 +24,10 @@ from rangeformer.builders import Options, build_preconditioner, check_preconditi
 from rangeformer.certificate import powers_of_two
 from rangeformer.direct import direct_logdet, may_solve_directly
 from rangeformer.local import LocalFactor
+from rangeformer.looped.logdet import logdet_by_model
+from rangeformer.looped.member import LoopedModel
+from rangeformer.looped.solve import METHOD as DIRECT
+from rangeformer.looped.solve import check_loops, check_model
 from rangeformer.once import differentiable_no_further
 from rangeformer.operators import MatrixOperator, as_operator
 from rangeformer.preconditioner import Preconditioner
@@ -50,6 +54,7 @@ DEFAULT_NUM_PROBES = 15
 # Up to this size unit vectors instead of random probes make the result exact for less than an estimate would cost.
 _EXACT_UP_TO = 256
 _FALLBACKS = ("direct", None)
+_METHODS = ("krylov", DIRECT)
 
 
 def logdet(
@@ -61,6 +66,9 @@ def logdet(
     max_iterations: int = 200,
     fallback: str | None = "direct",
     generator: torch.Generator | None = None,
+    method: str = "krylov",
+    model: LoopedModel | None = None,
+    num_loops: int | None = None,
 ) -> LogDeterminant:
     """Log det A of a symmetric positive definite A, with its standard error.
 
@@ -72,9 +80,13 @@ def logdet(
         max_iterations: Passes at most.
         fallback: "direct" (dense Cholesky in float64 when the iteration fails and A is of moderate size) or None.
         generator: Source of randomness; a fixed one if None, so that the same call gives the same estimate.
+        method: "krylov" (preconditioner and probes), or "rangeformer-direct": a looped model answers, without gradient, and
+            `rtol` bounds the estimated error relative to max(1, |log det A|).
+        model: For "rangeformer-direct": who answers. Default: the Galerkin member, exact once num_loops x 64 >= n.
+        num_loops: For "rangeformer-direct": passes of the model. Default: the model's own, 16.
 
     Returns:
-        The log-determinant with its evidence. Gradients flow through `value` to whatever A is built from.
+        The log-determinant with its evidence. Gradients flow through `value` to whatever A is built from ("krylov").
 
     Raises:
         TypeError: Wrong type or dtype of an argument.
@@ -91,6 +103,14 @@ def logdet(
         (363.739, 0.0)
     """
     operator = as_operator(A)
+    if method not in _METHODS:
+        raise ValueError(f"`method` must be one of {_METHODS}. Got {method!r}.")
+    member = check_model(model)
+    loops = check_loops(num_loops, member)
+    if method == DIRECT:
+        check_square(operator)
+        check_tolerance("rtol", rtol)
+        return logdet_by_model(operator, member, num_loops=loops, rtol=rtol, generator=generator)
     empty = torch.empty(*operator.shape[:-1], 0, dtype=operator.dtype, device=operator.device)
     return _inv_quad_logdet(
         operator,

@@ -20,11 +20,11 @@ class Solution:
         converged: `(*batch, k)` per column: the iteration met rtol. False if a fallback had to produce `value`.
         residual_norms: `(*batch, k)` ||rhs - A value|| / ||rhs||, recomputed from `value` (in float64 where A's storage
             allows).
-        num_iterations: Passes of the iteration (a block counts once).
+        num_iterations: Passes of the iteration (a block counts once); loops allowed for "rangeformer-direct".
         num_matvecs: Vectors multiplied by A in all, set-up and checks included.
         num_passes: Times A was touched as a whole.
         num_entries: Single entries of A read.
-        method: "cg" or "block-cg".
+        method: "cg", "block-cg" or "rangeformer-direct".
         preconditioner: Name of the preconditioner used.
         fallback: None, or the classical method that produced `value` after the iteration failed.
         message: A sentence on how it ended.
@@ -52,13 +52,14 @@ class LogDeterminant:
         standard_error: `(*batch)` one standard deviation of the estimate over its probes; 0 when it is exact.
         converged: `(*batch)` whether the probe solves met rtol and A showed itself positive definite.
         num_probes: Random probes; 0 when unit vectors made the result exact.
-        num_iterations: Passes of the iteration.
+        num_iterations: Passes of the iteration; loops allowed for "rangeformer-direct".
         num_matvecs: Vectors multiplied by A in all.
         num_passes: Times A was touched as a whole.
         num_entries: Single entries of A read.
         preconditioner: Name of the preconditioner used.
         fallback: None, or the classical method that produced `value` after the iteration failed.
         message: A sentence on how it ended.
+        method: "krylov" or "rangeformer-direct".
     """
 
     value: Float[Tensor, "*batch"]
@@ -72,6 +73,7 @@ class LogDeterminant:
     preconditioner: str
     fallback: str | None
     message: str
+    method: str = "krylov"
 
 
 @dataclass(frozen=True)
@@ -91,6 +93,119 @@ class InvQuadLogdet:
     standard_error: Float[Tensor, "*batch"]
     solution: Solution
     log_determinant: LogDeterminant
+
+
+@dataclass(frozen=True)
+class Spectrum:
+    """All eigenvalues or singular values, and how far each may be off.
+
+    Attributes:
+        value: `(*batch, n)`; eigenvalues ascending, singular values descending.
+        errors: `(*batch, n)` estimated absolute error: the residual norm of a Ritz pair, or the gap between two Ritz
+            values for a value that lies somewhere between them.
+        converged: `(*batch, n)` the error is at most rtol times the largest magnitude.
+        num_loops: Loops allowed.
+        num_matvecs: Vectors multiplied by A (or its transpose) in all.
+        num_passes: Times A was touched as a whole.
+        num_entries: Single entries of A read.
+        method: "rangeformer-direct".
+        message: A sentence on how it ended.
+    """
+
+    value: Float[Tensor, "*batch n"]
+    errors: Float[Tensor, "*batch n"]
+    converged: Bool[Tensor, "*batch n"]
+    num_loops: int
+    num_matvecs: int
+    num_passes: int
+    num_entries: int
+    method: str
+    message: str
+
+
+@dataclass(frozen=True)
+class EigenPairs:
+    """Some eigenvalues with their vectors.
+
+    Attributes:
+        values: `(*batch, k)` in the order that was asked for.
+        vectors: `(*batch, n, k)` orthonormal.
+        residual_norms: `(*batch, k)` ||A v - value v||: an eigenvalue lies this near.
+        converged: `(*batch, k)` the residual norm is at most rtol times the largest magnitude.
+        num_loops: Loops allowed.
+        num_matvecs: Vectors multiplied by A in all.
+        num_passes: Times A was touched as a whole.
+        num_entries: Single entries of A read.
+        method: "rangeformer-direct".
+        message: A sentence on how it ended.
+    """
+
+    values: Float[Tensor, "*batch k"]
+    vectors: Float[Tensor, "*batch n k"]
+    residual_norms: Float[Tensor, "*batch k"]
+    converged: Bool[Tensor, "*batch k"]
+    num_loops: int
+    num_matvecs: int
+    num_passes: int
+    num_entries: int
+    method: str
+    message: str
+
+
+@dataclass(frozen=True)
+class LeastSquares:
+    """X with ||rhs - A X|| smallest, the shortest such X where there are many.
+
+    Attributes:
+        value: `(*batch, n, k)` (or `(n,)` for a vector rhs).
+        residual_norms: `(*batch, k)` ||rhs - A value|| / ||rhs||, recomputed from `value`.
+        gradient_norms: `(*batch, k)` ||A^T (rhs - A value)|| / (||A|| ||rhs||), recomputed; zero at a minimum.
+        converged: `(*batch, k)` the gradient norm is at most rtol.
+        num_loops: Loops allowed.
+        num_matvecs: Vectors multiplied by A or its transpose in all.
+        num_passes: Times A was touched as a whole.
+        num_entries: Single entries of A read.
+        method: "rangeformer-direct".
+        message: A sentence on how it ended.
+    """
+
+    value: Tensor
+    residual_norms: Float[Tensor, "*columns"]
+    gradient_norms: Float[Tensor, "*columns"]
+    converged: Bool[Tensor, "*columns"]
+    num_loops: int
+    num_matvecs: int
+    num_passes: int
+    num_entries: int
+    method: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """One number a matrix, and how far it may be off.
+
+    Attributes:
+        value: `(*batch)`.
+        error: `(*batch)` estimated absolute error; rounding alone once the search space is complete.
+        converged: `(*batch)` the error is at most rtol times the value's magnitude.
+        num_loops: Loops allowed.
+        num_matvecs: Vectors multiplied by A in all.
+        num_passes: Times A was touched as a whole.
+        num_entries: Single entries of A read.
+        method: "rangeformer-direct", or "diagonal".
+        message: A sentence on how it ended.
+    """
+
+    value: Float[Tensor, "*batch"]
+    error: Float[Tensor, "*batch"]
+    converged: Bool[Tensor, "*batch"]
+    num_loops: int
+    num_matvecs: int
+    num_passes: int
+    num_entries: int
+    method: str
+    message: str
 
 
 def costs(reads: Reads) -> dict[str, int]:

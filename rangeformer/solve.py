@@ -17,6 +17,9 @@ from rangeformer.builders import Options, build_preconditioner, check_preconditi
 from rangeformer.certificate import Adjoint, needs_precision, powers_of_two, relative_residuals
 from rangeformer.conjugate_gradients import Iterate, conjugate_gradients
 from rangeformer.direct import direct_solve, may_solve_directly
+from rangeformer.looped.member import LoopedModel
+from rangeformer.looped.solve import METHOD as DIRECT
+from rangeformer.looped.solve import check_loops, check_model, solve_by_model
 from rangeformer.operators import MatrixOperator, as_operator
 from rangeformer.preconditioner import Preconditioner
 from rangeformer.shapes import Float, Tensor
@@ -29,7 +32,7 @@ from rangeformer.validation import (
     check_tolerance,
 )
 
-_METHODS = ("auto", "cg", "block-cg")
+_METHODS = ("auto", "cg", "block-cg", DIRECT)
 _FALLBACKS = ("direct", None)
 # One shared space pays from a few columns on and as long as a block is thin beside the matrix.
 _BLOCK_FROM = 4
@@ -53,8 +56,13 @@ def linear_solve(
     method: str = "auto",
     fallback: str | None = "direct",
     generator: torch.Generator | None = None,
+    model: LoopedModel | None = None,
+    num_loops: int | None = None,
 ) -> Solution:
     """Solve A X = rhs, A symmetric positive definite, every column to relative residual `rtol`.
+
+    With `method="rangeformer-direct"` a looped model answers instead of an iteration with a preconditioner, and A may be
+    indefinite or unsymmetric.
 
     Args:
         A: `(*batch, n, n)`, anything `as_operator` accepts.
@@ -62,10 +70,13 @@ def linear_solve(
         rtol: Largest ||rhs - A x|| / ||rhs|| accepted, for the worst column.
         preconditioner: A name, an options object, a finished `Preconditioner`, or None; see `build_preconditioner`.
         max_iterations: Iterations at most, all refinements together; each is one pass over A for up to 64 columns.
-        method: "cg" (own Krylov space per column), "block-cg" (one space shared by all columns), or "auto".
+        method: "cg" (own Krylov space per column), "block-cg" (one space shared by all columns), "auto" (one of the
+            two), or "rangeformer-direct" (neither `preconditioner` nor `max_iterations` matters then).
         fallback: "direct" solves by dense factorisation in float64 when the iteration fails and A is a dense matrix of
             moderate size; None returns the best iterate. Both say so in the result.
         generator: Source of randomness (pivots, order of rows); a fixed one if None.
+        model: For "rangeformer-direct": who answers. Default: the Galerkin member, exact once num_loops x 64 >= n.
+        num_loops: For "rangeformer-direct": passes of the model. Default: the model's own, 16.
 
     Returns:
         The solution with its recomputed residuals, iterations and reads. Gradients flow through `value` to rhs and to
@@ -93,6 +104,13 @@ def linear_solve(
     check_preconditioner(preconditioner)
     _check_choice("method", method, _METHODS)
     _check_choice("fallback", fallback, _FALLBACKS)
+    member = check_model(model)
+    loops = check_loops(num_loops, member)
+    if method == DIRECT:
+        solution = solve_by_model(
+            operator, columns, member, num_loops=loops, rtol=rtol, fallback=fallback, generator=generator
+        )
+        return drop_column(solution) if rhs.dim() == 1 else solution
     before = operator.reads.snapshot()
     check_symmetric(operator)
     with torch.no_grad():

@@ -20,6 +20,22 @@ def check_square(operator: MatrixOperator) -> None:
 
 def check_symmetric(operator: MatrixOperator) -> None:
     """A must be symmetric, as seen by two random vectors: z^T A w = w^T A z up to rounding."""
+    worst, tolerance = _asymmetry(operator)
+    if worst > tolerance:
+        raise ValueError(
+            f"`A` must be symmetric. Got a relative asymmetry of {worst:.1e} (rounding allows {tolerance:.1e}); pass "
+            "(A + A.mT) / 2 if it should be symmetric, or A.mT @ A with A.mT @ rhs to solve a general system."
+        )
+
+
+def is_symmetric(operator: MatrixOperator) -> bool:
+    """Whether A passes for symmetric, by the test of `check_symmetric`; raises if A is not finite."""
+    worst, tolerance = _asymmetry(operator)
+    return worst <= tolerance
+
+
+def _asymmetry(operator: MatrixOperator) -> tuple[float, float]:
+    """The largest relative asymmetry two random vectors see in A, and what rounding allows."""
     generator = torch.Generator().manual_seed(0)
     shape = (*operator.batch_shape, operator.num_rows, 2)
     vectors = torch.randn(shape, generator=generator, dtype=operator.dtype).to(operator.device)
@@ -37,11 +53,7 @@ def check_symmetric(operator: MatrixOperator) -> None:
     worst = float((gap / scale.amax(-1).clamp_min(torch.finfo(torch.float64).tiny)).max())
     if not math.isfinite(worst):
         raise ValueError("`A` must be finite. Got NaN or infinity in a product with it.")
-    if worst > tolerance:
-        raise ValueError(
-            f"`A` must be symmetric. Got a relative asymmetry of {worst:.1e} (rounding allows {tolerance:.1e}); pass "
-            "(A + A.mT) / 2 if it should be symmetric, or A.mT @ A with A.mT @ rhs to solve a general system."
-        )
+    return worst, tolerance
 
 
 def check_rhs(operator: MatrixOperator, rhs: Tensor) -> Tensor:

@@ -7,3 +7,4 @@ from rangeformer.operators.dense import DenseOperator as DenseOperator
 from rangeformer.operators.products import ProductOperator as ProductOperator
 from rangeformer.operators.products import ScipyOperator as ScipyOperator
 from rangeformer.operators.sparse import SparseOperator as SparseOperator
+from rangeformer.operators.transposed import TransposedOperator as TransposedOperator

@@ -1,0 +1,151 @@
+"""`linear_solve(method="rangeformer-direct")`: the model answers, the residual of its answer is recomputed."""
+
+import torch
+
+from rangeformer.certificate import Adjoint, powers_of_two, relative_residuals
+from rangeformer.direct import direct_solve, may_solve_directly
+from rangeformer.looped.galerkin import GalerkinRangeFormer
+from rangeformer.looped.member import LoopedModel
+from rangeformer.operators import MatrixOperator, TransposedOperator
+from rangeformer.shapes import Float, Tensor
+from rangeformer.solution import Solution, costs, warn_unconverged
+from rangeformer.validation import check_count, check_symmetric, is_symmetric
+
+METHOD = "rangeformer-direct"
+
+
+def check_model(model: object) -> LoopedModel:
+    """The model that answers; the Galerkin member if None.
+
+    Raises:
+        TypeError: Neither a `LoopedModel` nor None.
+    """
+    if model is None:
+        return GalerkinRangeFormer.untrained()
+    if not isinstance(model, LoopedModel):
+        raise TypeError(
+            f"`model` must be a LoopedModel (GalerkinRangeFormer, PureRangeFormer) or None. Got {type(model).__name__}."
+        )
+    return model
+
+
+def check_galerkin(model: object) -> GalerkinRangeFormer:
+    """The Galerkin member, for operations that only it knows.
+
+    Raises:
+        TypeError: Neither a `GalerkinRangeFormer` nor None.
+    """
+    member = check_model(model)
+    if not isinstance(member, GalerkinRangeFormer):
+        raise TypeError(
+            f"`model` must be a GalerkinRangeFormer or None for this operation. Got {type(model).__name__}."
+        )
+    return member
+
+
+def check_loops(num_loops: int | None, model: LoopedModel) -> int:
+    """How often the model may loop."""
+    check_count("num_loops", num_loops, least=1, optional=True)
+    return model.config.num_loops if num_loops is None else int(num_loops)
+
+
+def solve_by_model(
+    operator: MatrixOperator,
+    rhs: Float[Tensor, "*batch n k"],
+    model: LoopedModel,
+    *,
+    num_loops: int,
+    rtol: float,
+    fallback: str | None,
+    generator: torch.Generator | None,
+) -> Solution:
+    """Solve A X = rhs with a looped model; gradients by one adjoint solve with the same model.
+
+    Args:
+        operator: A, square; symmetric unless the model is a `GalerkinRangeFormer`.
+        rhs: `(*batch, n, k)`.
+        model: The model.
+        num_loops: Loops allowed.
+        rtol: Worst column's relative residual.
+        fallback: "direct" or None.
+        generator: Source of randomness; a fixed one if None.
+    """
+    before = operator.reads.snapshot()
+    if isinstance(model, GalerkinRangeFormer):
+        symmetric = is_symmetric(operator)
+    else:
+        check_symmetric(operator)
+        symmetric = True
+
+    def solve(A: MatrixOperator, right: Tensor) -> Solution:
+        return _solve(A, right, model, num_loops, rtol, fallback, generator)
+
+    with torch.no_grad():
+        solution = solve(operator, rhs.detach())
+    value = solution.value
+    if torch.is_grad_enabled() and (operator.requires_grad or rhs.requires_grad):
+        transpose = operator if symmetric else TransposedOperator(operator)
+        value = Adjoint.apply(rhs - operator.matmul(value), value, lambda gradient: solve(transpose, gradient).value)
+    return Solution(**{**vars(solution), "value": value, **costs(operator.reads.since(before))})
+
+
+def _solve(
+    operator: MatrixOperator,
+    rhs: Tensor,
+    model: LoopedModel,
+    num_loops: int,
+    rtol: float,
+    fallback: str | None,
+    generator: torch.Generator | None,
+) -> Solution:
+    # Columns of size one, or squares of tiny and huge ones would leave the range of floating point.
+    size = powers_of_two(rhs)
+    wide = rhs.to(torch.float64) / size
+    norms = torch.linalg.vector_norm(wide, dim=-2)
+    scale = torch.where(norms > 0, norms, torch.ones_like(norms))
+    unit = (wide / scale.unsqueeze(-2)).to(operator.dtype)
+    answer = model.solve(operator, unit, num_loops=num_loops, generator=generator)
+    value = (answer.to(torch.float64) * scale.unsqueeze(-2) * size).to(operator.dtype)
+    value = torch.where(
+        value.isfinite().all(-2, keepdim=True) & (norms > 0).unsqueeze(-2), value, torch.zeros_like(value)
+    )
+    relative, _ = relative_residuals(operator, wide, value.to(torch.float64) / size, scale, rtol)
+    converged, message, used_fallback = relative <= rtol, "Converged.", None
+    if not bool(converged.all()):
+        message = _explain(operator, model, num_loops, rhs.shape[-1], float(relative.max()), rtol)
+        if fallback == "direct" and may_solve_directly(operator):
+            direct = direct_solve(operator, wide)
+            trial = (direct.value * size).to(operator.dtype)
+            trial_relative, _ = relative_residuals(operator, wide, trial.to(torch.float64) / size, scale, rtol)
+            better = (trial_relative < relative) & ~converged
+            value = torch.where(better.unsqueeze(-2), trial, value)
+            relative = torch.where(better, trial_relative, relative)
+            if bool(better.any()):
+                used_fallback = direct.method
+                message += f" The values come from a dense {direct.method} factorisation instead."
+        warn_unconverged(message)
+    return Solution(
+        value=value,
+        converged=converged,
+        residual_norms=relative.to(rhs.dtype),
+        num_iterations=num_loops,
+        method=METHOD,
+        preconditioner="none",
+        fallback=used_fallback,
+        message=message,
+        num_matvecs=0,
+        num_passes=0,
+        num_entries=0,
+    )
+
+
+def _explain(
+    operator: MatrixOperator, model: LoopedModel, num_loops: int, num_rhs: int, worst: float, rtol: float
+) -> str:
+    missed = f"the relative residual is {worst:.1e} > rtol={rtol:.1e} after {num_loops} loops"
+    if isinstance(model, GalerkinRangeFormer) and model.completes(operator.num_rows, num_loops, num_rhs=num_rhs):
+        return (
+            f"`A` is singular or too ill-conditioned for {operator.dtype}: {missed} although the search space is complete. "
+            "More loops cannot help; add a multiple of the identity, or use `lstsq` for a least-squares solution."
+        )
+    return f"Not converged: {missed}. Allow more loops, or use method='auto', which iterates with a preconditioner until rtol."

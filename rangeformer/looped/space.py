@@ -1,0 +1,202 @@
+"""A growing search space V with the images A S V, and exact projections on it.
+
+One loop of the Galerkin member is one `expand`: a block of new directions is orthonormalised against all of V (twice is
+enough; Giraud, Langou & Rozloznik 2005) and multiplied by A, one pass. With the blocks that `reached` proposes, V spans the
+block Krylov space of S A S (square A, S = diag(scale)) or of A^T A (rectangular A). Directions that die, because a
+Krylov space is exhausted, are replaced by random ones, so that V is a complete basis after ceil(n / block) loops
+whatever A is, and everything computed from it is then exact up to rounding.
+
+V and its images keep A's precision; the small matrices are float64. All of it is differentiable.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+
+from rangeformer.operators import MatrixOperator
+from rangeformer.shapes import Float, Tensor
+
+# What is left of a unit direction outside V, in units of rounding, below which it is rounding itself.
+_DEAD = 100.0
+# Pivots of the images below this multiple of rounding make their triangular factor unfit for substitution.
+_RANK = 10.0
+
+
+@dataclass(frozen=True)
+class Ritz:
+    """Ritz pairs of a symmetric matrix, ascending.
+
+    Attributes:
+        values: `(*batch, m)`.
+        coefficients: `(*batch, m, m)`; V @ coefficients are the Ritz vectors.
+        residual_norms: `(*batch, m)`; an eigenvalue lies this near to each value (Parlett 1998, Theorem 4.5.1).
+    """
+
+    values: Float[Tensor, "*batch m"]
+    coefficients: Float[Tensor, "*batch m m"]
+    residual_norms: Float[Tensor, "*batch m"]
+
+
+class GalerkinSpace:
+    """V, orthonormal, and A S V.
+
+    Args:
+        operator: A, `(*batch, r, n)`.
+        scale: `(*batch, n)` positive; ones if None.
+        generator: Source of the replacement directions.
+
+    Attributes:
+        basis: V, `(*batch, n, m)`.
+        images: A S V, `(*batch, r, m)`.
+    """
+
+    def __init__(
+        self, operator: MatrixOperator, *, scale: Float[Tensor, "*batch n"] | None = None, generator: torch.Generator
+    ):
+        self.operator = operator
+        self.scale = None if scale is None else scale.unsqueeze(-1)
+        self.capacity = min(operator.shape[-2:])
+        empty = torch.empty(0, dtype=operator.dtype, device=operator.device)
+        self.basis = empty.expand(*operator.batch_shape, operator.num_columns, 0)
+        self.images = empty.expand(*operator.batch_shape, operator.num_rows, 0)
+        # One draw seeds all: what replaces a direction in one loop must not depend on what died in another.
+        self._seed = int(torch.randint(2**62, (), generator=generator, device=generator.device))
+        self._num_blocks = 0
+        self._last = slice(0, 0)
+        self._factors: tuple[Tensor, Tensor] | None = None
+
+    @property
+    def dimension(self) -> int:
+        """M, how many directions the space has."""
+        return self.basis.shape[-1]
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether V holds as many directions as A has rank at most."""
+        return self.dimension == self.capacity
+
+    def expand(self, candidates: Float[Tensor, "*batch n d"]) -> None:
+        """Add directions and multiply them by A: one pass, unless the space is complete.
+
+        Args:
+            candidates: `(*batch, n, d)` in scaled coordinates, any lengths; the first ones matter most.
+        """
+        count = min(candidates.shape[-1], self.capacity - self.dimension)
+        if count == 0:
+            return
+        block = self._outside(_unit(candidates[..., :count]))
+        Q, dead = _orthonormal(block)
+        for fresh in self._replacements(count):
+            if not bool(dead.any()):
+                break
+            block = torch.where(dead.unsqueeze(-2), self._outside(_unit(fresh)), block)
+            Q, dead = _orthonormal(block)
+        # Normalising what was small outside V amplifies what rounding left of V in it.
+        for _ in range(2):
+            Q = torch.linalg.qr(self._outside(Q)).Q
+        self._last = slice(self.dimension, self.dimension + count)
+        self.basis = torch.cat([self.basis, Q], -1)
+        self.images = torch.cat([self.images, self.operator.matmul(self.scaled(Q))], -1)
+        self._num_blocks += 1
+        self._factors = None
+
+    def reached(self) -> Float[Tensor, "*batch n d"]:
+        """What A makes of the last block, as candidates for the next: S A S v, or A^T A v (one more pass)."""
+        image = self.images[..., self._last]
+        return self.scaled(image) if self._is_square else self.operator.rmatmul(image)
+
+    def scaled(self, vectors: Float[Tensor, "*batch n d"]) -> Float[Tensor, "*batch n d"]:
+        """S @ vectors."""
+        return vectors if self.scale is None else self.scale.to(vectors.dtype) * vectors
+
+    def rescale(self, scale: Float[Tensor, "*batch n"]) -> None:
+        """Change S; S V keeps its span, and V is orthonormal anew."""
+        vectors = self.scaled(self.basis) / scale.unsqueeze(-1)
+        self.basis, R = torch.linalg.qr(vectors)
+        self.images = torch.linalg.solve_triangular(R, self.images, upper=True, left=False)
+        self.scale, self._factors = scale.unsqueeze(-1), None
+
+    def refine(self) -> None:
+        """Orthonormalise V and multiply it by A in float64, as far as A's storage allows: one pass."""
+        self.basis = torch.linalg.qr(self.basis.to(torch.float64)).Q
+        self.images, self._factors = self.operator.matmul_precise(self.scaled(self.basis)), None
+
+    def combine(self, coefficients: Float[Tensor, "*batch m k"]) -> Float[Tensor, "*batch n k"]:
+        """S V @ coefficients, float64."""
+        return self.scaled(self.basis.to(torch.float64) @ coefficients)
+
+    def minimal_residual(self, rhs: Float[Tensor, "*batch r k"]) -> tuple[Tensor, Tensor]:
+        """Coefficients c of the smallest ||rhs - A S V c||, the shortest where it is not unique.
+
+        Args:
+            rhs: `(*batch, r, k)`.
+
+        Returns:
+            c `(*batch, m, k)`, float64; and `(*batch)` whether the images are linearly dependent.
+        """
+        if self._factors is None:
+            self._factors = torch.linalg.qr(self.images.to(torch.float64))
+        Q, R = self._factors
+        right = Q.mT @ rhs.to(torch.float64)
+        pivots = R.diagonal(dim1=-2, dim2=-1).abs()
+        floor = _RANK * self.capacity * torch.finfo(torch.float64).eps
+        deficient = pivots.amin(-1) <= floor * pivots.amax(-1)
+        if not bool(deficient.any()):
+            return torch.linalg.solve_triangular(R, right, upper=True), deficient
+        shortest = torch.linalg.pinv(R, rtol=floor) @ right
+        identity = torch.eye(self.dimension, dtype=R.dtype, device=R.device)
+        regular = torch.linalg.solve_triangular(torch.where(deficient[..., None, None], identity, R), right, upper=True)
+        return torch.where(deficient[..., None, None], shortest, regular), deficient
+
+    def ritz(self, dimension: int | None = None) -> Ritz:
+        """Rayleigh-Ritz for symmetric S A S.
+
+        Args:
+            dimension: Use the first directions only; all if None.
+        """
+        V = self.basis[..., :dimension].to(torch.float64)
+        reached = self.scaled(self.images[..., :dimension].to(torch.float64))
+        T = V.mT @ reached
+        values, U = torch.linalg.eigh((T + T.mT) / 2)
+        residual = reached @ U - V @ (U * values.unsqueeze(-2))
+        return Ritz(values, U, torch.linalg.vector_norm(residual, dim=-2))
+
+    @property
+    def _is_square(self) -> bool:
+        return self.operator.num_rows == self.operator.num_columns
+
+    def _outside(self, vectors: Tensor) -> Tensor:
+        """The part of vectors orthogonal to V, twice."""
+        for _ in range(2):
+            vectors = vectors - self.basis @ (self.basis.mT @ vectors)
+        return vectors
+
+    def _replacements(self, count: int) -> Iterator[Tensor]:
+        """Random directions, first from A's row space where that is not all there is."""
+        generator = torch.Generator().manual_seed(self._seed + self._num_blocks)
+        operator = self.operator
+
+        def draw(size: int) -> Tensor:
+            # The same for every member: a batch equals the loop over it.
+            drawn = torch.randn(size, count, generator=generator, dtype=torch.float64)
+            return drawn.to(self.basis).expand(*operator.batch_shape, -1, -1)
+
+        if operator.num_rows < operator.num_columns:
+            yield operator.rmatmul(draw(operator.num_rows))
+        yield draw(operator.num_columns)
+
+
+def _orthonormal(block: Tensor) -> tuple[Tensor, Tensor]:
+    """Q of the block, and which of its columns are rounding alone once the columns before them are taken out."""
+    Q, R = torch.linalg.qr(block)
+    return Q, R.diagonal(dim1=-2, dim2=-1).abs() <= _DEAD * torch.finfo(block.dtype).eps
+
+
+def _unit(vectors: Tensor) -> Tensor:
+    """Columns of length one; those of no finite length become zero."""
+    peak = vectors.abs().amax(-2, keepdim=True)
+    usable = (peak > 0) & peak.isfinite()
+    vectors = torch.where(usable, vectors / torch.where(usable, peak, torch.ones_like(peak)), torch.zeros_like(vectors))
+    norms = torch.linalg.vector_norm(vectors, dim=-2, keepdim=True)
+    return vectors / torch.where(usable, norms, torch.ones_like(norms))
