@@ -67,6 +67,8 @@ class PaperTask(Task):
     """Sizes of the validation matrices, which training need not have seen."""
     validation_members: int = 24
     """Validation matrices of each law and size."""
+    rung: str = ""
+    """What this model is called on the ladder of ablations, for its card."""
 
     def __post_init__(self) -> None:
         """Reject what would fail only after minutes.
@@ -157,6 +159,7 @@ class PaperTask(Task):
     def card(self) -> dict[str, Any]:
         """What the figures mean."""
         return {
+            **({"rung": self.rung} if self.rung else {}),
             "training_laws": list(self.laws),
             "meaning": "median over matrices of |answer - exact|_1 / |exact|_1; other: laws and sizes that are not "
             "trained on, by which the best model is kept; seen: the training laws at the same sizes",
