@@ -30,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if options.out.suffix != ".safetensors":
                 raise ValueError(f"--out must end in .safetensors. Got {str(options.out)!r}.")
             plan = Plan.from_file(options.config, _changes(options))
-            processes = stack.enter_context(started(plan.run.device))
+            processes = stack.enter_context(started(plan.run.device, plan.run.num_shards))
             saved = read_state(options.out, plan) if options.resume else check_no_state(options.out)
         except (ValueError, TypeError, OSError) as error:
             parser.error(str(error))

@@ -68,15 +68,28 @@ class Processes:
         self.sum_(torch.zeros(1, device=self.device))
 
 
+def check_shards(num_shards: int, size: int) -> None:
+    """Each process must have work.
+
+    Raises:
+        ValueError: If there are more processes than shards.
+    """
+    if num_shards < size:
+        raise ValueError(
+            f"`num_shards` must be at least the number of processes, {size}, so that each has work. Got {num_shards}."
+        )
+
+
 @contextmanager
-def started(device: str = "cpu") -> Iterator[Processes]:
+def started(device: str, num_shards: int) -> Iterator[Processes]:
     """The processes that torchrun started, connected by gloo on the CPU and by nccl on CUDA; alone without torchrun.
 
     Args:
         device: "cpu" or "cuda", as in `RunConfig`.
+        num_shards: What there will be to share in each step.
 
     Raises:
-        ValueError: If the device is not there.
+        ValueError: If the device is not there, or there are more processes than shards.
     """
     wanted = torch.device(device)
     if wanted.type == "cuda" and not torch.cuda.is_available():
@@ -85,6 +98,7 @@ def started(device: str = "cpu") -> Iterator[Processes]:
         yield Processes(device=wanted)
         return
     rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    check_shards(num_shards, size)
     if wanted.type == "cuda":
         wanted = torch.device("cuda", int(os.environ.get("LOCAL_RANK", rank)))
         torch.cuda.set_device(wanted)

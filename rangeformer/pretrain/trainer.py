@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rangeformer.pretrain.distributed import Processes
+from rangeformer.pretrain.distributed import Processes, check_shards
 from rangeformer.pretrain.interrupts import StopRequest, stop_requests
 from rangeformer.pretrain.plan import Plan
 from rangeformer.pretrain.resume import Saved, write_state
@@ -74,11 +74,7 @@ def pretrain(
         >>> result = pretrain(plan)  # doctest: +SKIP
     """
     processes = Processes(device=torch.device(plan.run.device)) if processes is None else processes
-    if plan.run.num_shards < processes.size:
-        raise ValueError(
-            f"`num_shards` must be at least the number of processes, {processes.size}, so that each has work. "
-            f"Got {plan.run.num_shards}."
-        )
+    check_shards(plan.run.num_shards, processes.size)
     with _threads(plan.run.num_threads), nullcontext(StopRequest()) if out is None else stop_requests() as request:
         return _Training(plan, processes, out, report or (lambda message: None), saved).run(request)
 
