@@ -1,4 +1,4 @@
-"""The training program: it learns, it never ends below its start, and its parts are what they say."""
+"""The features task: it learns, it never ends below its start, and its parts are what they say."""
 
 import dataclasses
 import json
@@ -8,21 +8,21 @@ import torch
 
 from rangeformer.checkpoint import load, read_card
 from rangeformer.model import RangeFormer, RangeFormerConfig
-from rangeformer.pretrain import PretrainConfig, pretrain
+from rangeformer.pretrain import Plan, RunConfig, pretrain
 from rangeformer.pretrain.__main__ import main
-from rangeformer.pretrain.objectives import (
+from rangeformer.pretrain.features.objectives import (
     conditional_log_variance,
     missed_energy,
     neighbor_loss,
     proposed_neighbors,
     strongest_earlier,
 )
-from rangeformer.pretrain.problems import Problem, make_problem
-from rangeformer.pretrain.validation import validate, validation_problems
+from rangeformer.pretrain.features.problems import Problem, make_problem
+from rangeformer.pretrain.seeding import weights_generator
+from rangeformer.pretrain.tasks.features import FeaturesTask
 
-TINY = PretrainConfig(
+TINY = FeaturesTask(
     model=RangeFormerConfig(channels=16, num_heads=2, num_waves=8),
-    num_steps=10,
     batch_size=2,
     sizes=(64, 80),
     columns=(6, 12),
@@ -32,10 +32,12 @@ TINY = PretrainConfig(
     validation_laws=("kernel_discretised", "toeplitz"),
     validation_size=96,
     validation_columns=(8, 16),
-    validate_every=5,
-    learning_rate=5e-3,
-    weight_average=0.5,
 )
+RUN = RunConfig(num_steps=10, validate_every=5, learning_rate=5e-3, weight_average=0.5)
+
+
+def plan(task: FeaturesTask = TINY, **run) -> Plan:
+    return Plan("features", task, dataclasses.replace(RUN, **run))
 
 
 @pytest.fixture(scope="module")
@@ -100,14 +102,14 @@ def test_losses_have_finite_gradients_where_rows_coincide():
 
 
 def test_ten_steps_lower_the_loss_and_never_end_below_the_start():
-    config = dataclasses.replace(TINY, num_steps=10)
     messages = []
-    result = pretrain(config, messages.append)
-    assert result.num_steps == 10
-    assert result.num_skipped == 0
-    assert result.best.missed <= result.untrained.missed
-    assert result.best.range <= result.untrained.range
-    assert [m["step"] for m in messages if "missed" in m] == [0, 5, 10]
+    result = pretrain(plan(), report=messages.append)
+    record = result.record
+    assert record.step == 10
+    assert record.num_skipped == 0
+    assert record.best["missed"] <= record.untrained["missed"]
+    assert record.best["range"] <= record.untrained["range"]
+    assert [m["step"] for m in messages if "figures" in m] == [0, 5, 10]
     # the same problem, before and after: the loss itself went down
     problem = make_problem(
         ["kernel_gaussian"] * 4, 80, 8, noisy_diagonal=True, generator=torch.Generator().manual_seed(3)
@@ -115,18 +117,22 @@ def test_ten_steps_lower_the_loss_and_never_end_below_the_start():
     inputs = problem.factor, problem.residual_diagonal, problem.diagonal
     losses = [
         neighbor_loss(m(*inputs).neighbors.float(), problem.correlation, 6, 10)
-        for m in (RangeFormer.untrained(config.model), result.model)
+        for m in (RangeFormer.untrained(TINY.model), result.model)
     ]
     assert losses[1] < 1.05 * losses[0]
-    recomputed, _ = validate(result.model, validation_problems(config), config)
-    assert recomputed == result.best
+    recomputed, table = TINY.validate(result.model, TINY.validation_set())
+    assert recomputed == record.best
+    assert [(row["law"], row["num_columns"]) for row in table[:2]] == [
+        ("kernel_discretised", 8),
+        ("kernel_discretised", 16),
+    ]
 
 
 def test_a_hopeless_run_returns_the_untrained_model():
     """A learning rate that wrecks the model: what comes back is the start, and it says so."""
-    result = pretrain(dataclasses.replace(TINY, learning_rate=30.0, num_steps=4, validate_every=2, weight_average=0.0))
-    assert not result.improved
-    assert result.best == result.untrained
+    result = pretrain(plan(learning_rate=30.0, num_steps=4, validate_every=2, weight_average=0.0))
+    assert not result.record.improved
+    assert result.record.best == result.record.untrained
     problem = make_problem(["toeplitz"], 80, 8, noisy_diagonal=True, generator=torch.Generator().manual_seed(3))
     inputs = problem.factor, problem.residual_diagonal, problem.diagonal
     untrained = RangeFormer.untrained(TINY.model)
@@ -134,44 +140,87 @@ def test_a_hopeless_run_returns_the_untrained_model():
 
 
 def test_equal_seeds_give_equal_weights():
-    first, second = (pretrain(dataclasses.replace(TINY, num_steps=2)).model.state_dict() for _ in range(2))
+    first, second = (pretrain(plan(num_steps=2)).model.state_dict() for _ in range(2))
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
+def test_a_range_that_got_worse_is_untrained_again(problem):
+    """The range head is reset, the neighbours stay as they were trained."""
+    model = TINY.build(weights_generator(0))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.05 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)))
+    inputs = problem.factor, problem.residual_diagonal, problem.diagonal
+    before = model(*inputs)
+    assert not TINY.finish(model, {"range": -1.0}, {"range": -1.1})
+    assert torch.equal(model(*inputs).range, before.range)
+    assert TINY.finish(model, {"range": -1.0}, {"range": -0.9})
+    after, untrained = model(*inputs), RangeFormer.untrained(TINY.model)(*inputs)
+    assert not torch.equal(before.range, untrained.range)
+    torch.testing.assert_close(after.range, untrained.range)
+    assert torch.equal(after.neighbors, before.neighbors)
+
+
+def test_a_batch_comes_from_its_generator_alone():
+    first, second, other = (TINY.draw(torch.Generator().manual_seed(seed), 0.5) for seed in (1, 1, 2))
+    assert torch.equal(first.problem.residual, second.problem.residual)
+    assert (first.num_neighbors, first.num_candidates, first.num_loops) == (
+        second.num_neighbors,
+        second.num_candidates,
+        second.num_loops,
+    )
+    assert first.problem.laws != other.problem.laws or first.problem.residual.shape != other.problem.residual.shape
+
+
+def test_small_matrices_first():
+    task = dataclasses.replace(TINY, all_sizes_at=0.5)
+    early, late = (
+        {task.draw(torch.Generator().manual_seed(s), progress).problem.residual.shape[-1] for s in range(12)}
+        for progress in (0.1, 0.6)
+    )
+    assert early == {64}
+    assert late == {64, 80}
+
+
 def test_training_and_validation_laws_are_disjoint():
-    config = PretrainConfig()
-    trained = set(config.training_laws(kernels=True)) | set(config.training_laws(kernels=False))
-    assert not trained & set(config.validation_laws)
+    task = FeaturesTask()
+    trained = set(task.training_laws(kernels=True)) | set(task.training_laws(kernels=False))
+    assert not trained & set(task.validation_laws)
 
 
 def test_command_line(tmp_path, capsys):
-    fields = dataclasses.asdict(TINY)
     config = tmp_path / "config.json"
-    config.write_text(json.dumps(fields))
+    config.write_text(json.dumps(plan().as_fields()))
     out = tmp_path / "weights.safetensors"
     assert main(["--config", str(config), "--steps", "3", "--out", str(out)]) == 0
     assert "untrained" in capsys.readouterr().out
     card = read_card(out)
-    assert card["training"]["num_steps"] == 3
+    assert card["training"]["run"]["num_steps"] == 3
     assert card["run"]["num_steps"] == 3
+    assert card["training_laws"]["kernel"] == list(TINY.training_laws(kernels=True))
     assert load(out).config == TINY.model
     assert json.loads(out.with_suffix(".history.json").read_text())[0]["step"] == 0
+    row = card["validation"]["table"][0]
+    assert {"law", "num_columns", "room", "untrained", "trained"} == set(row)
+    assert set(row["trained"]) == {"missed", "recall", "range"}
 
 
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
         ({"sizes": [20]}, "must exceed twice the largest number of candidates"),
-        ({"nonsense": 1}, "Unknown configuration fields"),
+        ({"nonsense": 1}, "Unknown fields"),
         ({"validation_laws": ["none"]}, "unknown laws"),
-        ({"num_steps": 0}, "must be positive"),
+        ({"validation_laws": []}, "not empty"),
+        ({"loops": [3, 1]}, "`loops` must be two numbers, 0 <= least <= largest"),
+        ({"batch_size": 0}, "must be positive"),
     ],
 )
 def test_bad_configurations(tmp_path, capsys, fields, message):
     path = tmp_path / "config.json"
-    path.write_text(json.dumps(fields))
+    path.write_text(json.dumps({"task": "features", "settings": fields}))
     with pytest.raises(ValueError, match=message):
-        PretrainConfig.from_json(path)
+        Plan.from_file(path)
     with pytest.raises(SystemExit):
-        main(["--config", str(path)])
+        main(["--config", str(path), "--out", str(tmp_path / "w.safetensors")])
     assert message in capsys.readouterr().err
