@@ -72,7 +72,7 @@ def draw_operations(
     """
     _check(laws, scale_range=scale_range, noise_range=noise_range)
     options = {"generator": generator, "device": generator.device}
-    chosen = torch.randint(len(laws), (batch_size,), **options).tolist()
+    chosen: list[int] = torch.randint(len(laws), (batch_size,), **options).tolist()
     names = tuple(laws[index] for index in chosen)
     drawn = [draw(name, n, generator=generator, noise_range=noise_range).matrix for name in names]
     low, high = scale_range
