@@ -9,6 +9,10 @@ from rangeformer.checkpoint import save as save
 from rangeformer.eigen import eigsh as eigsh
 from rangeformer.eigen import eigvalsh as eigvalsh
 from rangeformer.gaussian import sample_gaussian as sample_gaussian
+from rangeformer.inverse import inverse_matmul as inverse_matmul
+from rangeformer.inverse import inverse_trace as inverse_trace
+from rangeformer.inverse import trace as trace
+from rangeformer.least_squares import lstsq as lstsq
 from rangeformer.logdet import inv_quad_logdet as inv_quad_logdet
 from rangeformer.logdet import logdet as logdet
 from rangeformer.looped.galerkin import GalerkinRangeFormer as GalerkinRangeFormer
@@ -19,6 +23,7 @@ from rangeformer.operators import Reads as Reads
 from rangeformer.operators import as_operator as as_operator
 from rangeformer.preconditioner import Preconditioner as Preconditioner
 from rangeformer.preconditioner import Structure as Structure
+from rangeformer.singular import svdvals as svdvals
 from rangeformer.solution import ConvergenceWarning as ConvergenceWarning
 from rangeformer.solution import EigenPairs as EigenPairs
 from rangeformer.solution import Estimate as Estimate

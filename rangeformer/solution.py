@@ -160,7 +160,7 @@ class LeastSquares:
         value: `(*batch, n, k)` (or `(n,)` for a vector rhs).
         residual_norms: `(*batch, k)` ||rhs - A value|| / ||rhs||, recomputed from `value`.
         gradient_norms: `(*batch, k)` ||A^T (rhs - A value)|| / (||A|| ||rhs||), recomputed; zero at a minimum.
-        converged: `(*batch, k)` the gradient norm is at most rtol.
+        converged: `(*batch, k)` the gradient norm is at most rtol times the residual norm, or the residual norm at most rtol.
         num_loops: Loops allowed.
         num_matvecs: Vectors multiplied by A or its transpose in all.
         num_passes: Times A was touched as a whole.

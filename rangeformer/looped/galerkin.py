@@ -7,7 +7,8 @@ the space holds: minimal residual, Rayleigh-Ritz, Gauss quadrature. The minimal 
 that holds the iterates of Jacobi-preconditioned CG: at equal passes CG cannot have a smaller one.
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -67,8 +68,10 @@ class GalerkinRangeFormer(LoopedModel):
         generator: torch.Generator | None = None,
     ) -> Float[Tensor, "*batch n k"]:
         """The smallest residual in the space, for any square A; see `LoopedModel.solve`."""
-        space = self.solution_space(operator, rhs, num_loops=num_loops, generator=generator)
-        value = space.combine(space.minimal_residual(rhs)[0])
+        generator = generator_or_default(generator, PROBES)
+        space = GalerkinSpace(operator, scale=jacobi_scale(operator), generator=generator)
+        self._grow(space, torch.cat([space.scaled(rhs), self._block(rhs, generator)], -1), num_loops)
+        value = space.combine(space.minimal_residual(rhs))
         if space.is_complete and operator.dtype != torch.float64:
             value = _refined(space, rhs.to(torch.float64), value)
         return value.to(rhs.dtype)
@@ -88,22 +91,35 @@ class GalerkinRangeFormer(LoopedModel):
         """Log det S A S - 2 sum log s, so that diagonal matrices are exact; see `LoopedModel.logdet`."""
         scale = jacobi_scale(operator)
         space, probes = self.spectral_space(operator, scale=scale, num_loops=num_loops, generator=generator)
-        value, error = _logdet_of(density_of(space, probes), scale)
-        if not space.is_complete and (before := space.dimension - probes.shape[-1]) > 0:
-            # What the last loop changed is the only sign of what further ones would.
-            earlier, _ = _logdet_of(density_of(space, probes, dimension=before), scale)
-            error = error + (value - earlier).abs()
-        return value, error
+        trace = None if scale is None else scale.new_full(scale.shape[:-1], operator.num_rows, dtype=torch.float64)
+        value, error, zero = _sum_over(space, probes, torch.log, lambda v: 1 / v, trace=trace, positive=True)
+        value = torch.where(zero, torch.full_like(value, -torch.inf), value)
+        return value if scale is None else value - 2 * scale.to(torch.float64).log().sum(-1), error
 
-    def solution_space(
+    def inverse_trace(
+        self, operator: MatrixOperator, *, num_loops: int | None = None, generator: torch.Generator | None = None
+    ) -> tuple[Float[Tensor, "*batch"], Float[Tensor, "*batch"]]:
+        """Tr A^-1 of a symmetric A, infinite where A shows itself singular, and an estimate of its error."""
+        space, probes = self.spectral_space(operator, num_loops=num_loops, generator=generator)
+        value, error, zero = _sum_over(space, probes, torch.reciprocal, lambda v: v**-2)
+        return torch.where(zero, torch.full_like(value, torch.inf), value), error
+
+    def trace(
+        self, operator: MatrixOperator, *, num_loops: int | None = None, generator: torch.Generator | None = None
+    ) -> tuple[Float[Tensor, "*batch"], Float[Tensor, "*batch"]]:
+        """Tr A of a symmetric A from products alone, and an estimate of its error."""
+        space, probes = self.spectral_space(operator, num_loops=num_loops, generator=generator)
+        return _sum_over(space, probes, torch.clone, torch.ones_like)[:2]
+
+    def least_squares_space(
         self,
         operator: MatrixOperator,
-        rhs: Float[Tensor, "*batch n k"],
+        rhs: Float[Tensor, "*batch m k"],
         *,
         num_loops: int | None = None,
         generator: torch.Generator | None = None,
     ) -> GalerkinSpace:
-        """The space in which A x = rhs is solved, A square or not.
+        """The block Krylov space of A^T A started at A^T [rhs, Gaussian], within A's row space.
 
         Args:
             operator: A, `(*batch, m, n)`.
@@ -112,13 +128,10 @@ class GalerkinRangeFormer(LoopedModel):
             generator: Source of randomness; a fixed one if None.
         """
         generator = generator_or_default(generator, PROBES)
-        square = operator.num_rows == operator.num_columns
-        space = GalerkinSpace(operator, scale=jacobi_scale(operator) if square else None, generator=generator)
-        start = self._block(rhs, generator)
-        first = space.scaled(rhs)
-        self._grow(
-            space, torch.cat([first, start], -1) if square else operator.rmatmul(torch.cat([rhs, start], -1)), num_loops
-        )
+        space = GalerkinSpace(operator, gram=True, generator=generator)
+        self._grow(space, operator.rmatmul(torch.cat([rhs, self._block(rhs, generator)], -1)), num_loops)
+        if space.is_complete and operator.dtype != torch.float64:
+            space.refine()
         return space
 
     def spectral_space(
@@ -126,6 +139,7 @@ class GalerkinRangeFormer(LoopedModel):
         operator: MatrixOperator,
         *,
         scale: Float[Tensor, "*batch n"] | None = None,
+        gram: bool = False,
         num_loops: int | None = None,
         generator: torch.Generator | None = None,
     ) -> tuple[GalerkinSpace, Float[Tensor, "*batch n d"]]:
@@ -134,11 +148,12 @@ class GalerkinRangeFormer(LoopedModel):
         Args:
             operator: A, `(*batch, m, n)`.
             scale: S, `(*batch, n)`.
+            gram: Grow by A^T A, for singular values.
             num_loops: Default: the configuration's.
             generator: Source of randomness; a fixed one if None.
         """
         generator = generator_or_default(generator, PROBES)
-        space = GalerkinSpace(operator, scale=scale, generator=generator)
+        space = GalerkinSpace(operator, scale=scale, gram=gram, generator=generator)
         nothing = torch.empty(*operator.batch_shape, operator.num_columns, 0, dtype=operator.dtype).to(operator.device)
         probes = self._block(nothing, generator)
         self._grow(space, probes, num_loops)
@@ -188,19 +203,43 @@ def density_of(space: GalerkinSpace, probes: Float[Tensor, "*batch n d"], *, dim
     return density(ritz, ritz.coefficients.mT @ (basis.mT @ probes.to(torch.float64)), space.operator.num_columns)
 
 
-def _logdet_of(found: Density, scale: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Log det A from the density of S A S, -inf or NaN where A is singular or indefinite, and its error in this space."""
-    values = found.ritz.values
-    tiny = torch.finfo(values.dtype).tiny
-    rounding = _ZERO * found.size**0.5 * torch.finfo(values.dtype).eps * values.abs().amax(-1)
-    trace = None if scale is None else torch.full_like(rounding, found.size)
-    total, error = spectral_sum(found, lambda v: v.clamp_min(tiny).log(), trace=trace)
-    error = error + (found.counts * rounding.unsqueeze(-1) / values.clamp_min(tiny)).sum(-1)
-    if scale is not None:
-        total = total - 2 * scale.to(torch.float64).log().sum(-1)
-    smallest = values[..., 0]
-    total = torch.where(smallest > rounding, total, torch.full_like(total, -torch.inf))
-    return torch.where(smallest < -rounding, torch.full_like(total, torch.nan), total), error
+def _sum_over(
+    space: GalerkinSpace,
+    probes: Tensor,
+    function: Callable[[Tensor], Tensor],
+    slope: Callable[[Tensor], Tensor],
+    *,
+    trace: Tensor | None = None,
+    positive: bool = False,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Sum of f over the spectrum, its error, and where an eigenvalue cannot be told from zero.
+
+    Args:
+        space: Started at the probes.
+        probes: Isotropic.
+        function: f.
+        slope: |f'|, which carries rounding of the eigenvalues into the sum.
+        trace: The sum of the eigenvalues where it is known.
+        positive: NaN where an eigenvalue is negative.
+    """
+
+    def total(dimension: int | None) -> tuple[Tensor, Tensor, Tensor]:
+        found = density_of(space, probes, dimension=dimension)
+        values = found.ritz.values
+        rounding = _ZERO * found.size**0.5 * torch.finfo(values.dtype).eps * values.abs().amax(-1, keepdim=True)
+        zero = values.abs() <= rounding
+        negative = (values < 0) & ~zero if positive else torch.zeros_like(zero)
+        safe = torch.where(zero | negative, torch.ones_like(values), values)
+        value, error = spectral_sum(replace(found, ritz=replace(found.ritz, values=safe)), function, trace=trace)
+        error = error + (found.counts * rounding * slope(safe)).sum(-1)
+        return torch.where(negative.any(-1), torch.full_like(value, torch.nan), value), error, zero.any(-1)
+
+    value, error, zero = total(None)
+    before = space.dimension - probes.shape[-1]
+    if not space.is_complete and before > 0:
+        # What the last loop changed is the only sign of what further ones would.
+        error = error + (value - total(before)[0]).abs()
+    return value, error, zero
 
 
 def _refined(space: GalerkinSpace, rhs: Tensor, value: Tensor) -> Tensor:
@@ -208,7 +247,7 @@ def _refined(space: GalerkinSpace, rhs: Tensor, value: Tensor) -> Tensor:
     residual = rhs - space.operator.matmul_precise(value)
     norms = torch.linalg.vector_norm(residual, dim=-2, keepdim=True)
     for _ in range(_REFINEMENTS):
-        trial = value + space.combine(space.minimal_residual(residual)[0])
+        trial = value + space.combine(space.minimal_residual(residual))
         trial_residual = rhs - space.operator.matmul_precise(trial)
         trial_norms = torch.linalg.vector_norm(trial_residual, dim=-2, keepdim=True)
         better = trial_norms < norms

@@ -2,7 +2,7 @@
 
 One loop of the Galerkin member is one `expand`: a block of new directions is orthonormalised against all of V (twice is
 enough; Giraud, Langou & Rozloznik 2005) and multiplied by A, one pass. With the blocks that `reached` proposes, V spans the
-block Krylov space of S A S (square A, S = diag(scale)) or of A^T A (rectangular A). Directions that die, because a
+block Krylov space of S A S (square A, S = diag(scale)) or of A^T A (any A). Directions that die, because a
 Krylov space is exhausted, are replaced by random ones, so that V is a complete basis after ceil(n / block) loops
 whatever A is, and everything computed from it is then exact up to rounding.
 
@@ -44,6 +44,7 @@ class GalerkinSpace:
     Args:
         operator: A, `(*batch, r, n)`.
         scale: `(*batch, n)` positive; ones if None.
+        gram: Grow by A^T A instead of S A S: two passes a loop, any shape of A.
         generator: Source of the replacement directions.
 
     Attributes:
@@ -52,10 +53,17 @@ class GalerkinSpace:
     """
 
     def __init__(
-        self, operator: MatrixOperator, *, scale: Float[Tensor, "*batch n"] | None = None, generator: torch.Generator
+        self,
+        operator: MatrixOperator,
+        *,
+        scale: Float[Tensor, "*batch n"] | None = None,
+        gram: bool = False,
+        generator: torch.Generator,
     ):
         self.operator = operator
         self.scale = None if scale is None else scale.unsqueeze(-1)
+        self._gram = gram
+        self._normal: list[Tensor] = []  # A^T A v of every block
         self.capacity = min(operator.shape[-2:])
         empty = torch.empty(0, dtype=operator.dtype, device=operator.device)
         self.basis = empty.expand(*operator.batch_shape, operator.num_columns, 0)
@@ -104,7 +112,11 @@ class GalerkinSpace:
     def reached(self) -> Float[Tensor, "*batch n d"]:
         """What A makes of the last block, as candidates for the next: S A S v, or A^T A v (one more pass)."""
         image = self.images[..., self._last]
-        return self.scaled(image) if self._is_square else self.operator.rmatmul(image)
+        if not self._gram:
+            return self.scaled(image)
+        if len(self._normal) < self._num_blocks:
+            self._normal.append(self.operator.rmatmul(image))
+        return self._normal[-1]
 
     def scaled(self, vectors: Float[Tensor, "*batch n d"]) -> Float[Tensor, "*batch n d"]:
         """S @ vectors."""
@@ -126,28 +138,30 @@ class GalerkinSpace:
         """S V @ coefficients, float64."""
         return self.scaled(self.basis.to(torch.float64) @ coefficients)
 
-    def minimal_residual(self, rhs: Float[Tensor, "*batch r k"]) -> tuple[Tensor, Tensor]:
-        """Coefficients c of the smallest ||rhs - A S V c||, the shortest where it is not unique.
+    def minimal_residual(
+        self, rhs: Float[Tensor, "*batch r k"], *, rank_rtol: float | None = None
+    ) -> Float[Tensor, "*batch m k"]:
+        """Coefficients c of the smallest ||rhs - A S V c||, the shortest where it is not unique; float64.
 
         Args:
             rhs: `(*batch, r, k)`.
-
-        Returns:
-            c `(*batch, m, k)`, float64; and `(*batch)` whether the images are linearly dependent.
+            rank_rtol: Singular values of the images up to this share of the largest count as zero; None: only those that
+                spoil the triangular factor.
         """
         if self._factors is None:
             self._factors = torch.linalg.qr(self.images.to(torch.float64))
         Q, R = self._factors
         right = Q.mT @ rhs.to(torch.float64)
+        if rank_rtol is not None:
+            return torch.linalg.pinv(R, rtol=rank_rtol) @ right
         pivots = R.diagonal(dim1=-2, dim2=-1).abs()
         floor = _RANK * self.capacity * torch.finfo(torch.float64).eps
-        deficient = pivots.amin(-1) <= floor * pivots.amax(-1)
+        deficient = (pivots.amin(-1) <= floor * pivots.amax(-1))[..., None, None]
         if not bool(deficient.any()):
-            return torch.linalg.solve_triangular(R, right, upper=True), deficient
-        shortest = torch.linalg.pinv(R, rtol=floor) @ right
+            return torch.linalg.solve_triangular(R, right, upper=True)
         identity = torch.eye(self.dimension, dtype=R.dtype, device=R.device)
-        regular = torch.linalg.solve_triangular(torch.where(deficient[..., None, None], identity, R), right, upper=True)
-        return torch.where(deficient[..., None, None], shortest, regular), deficient
+        regular = torch.linalg.solve_triangular(torch.where(deficient, identity, R), right, upper=True)
+        return torch.where(deficient, torch.linalg.pinv(R, rtol=floor) @ right, regular)
 
     def ritz(self, dimension: int | None = None) -> Ritz:
         """Rayleigh-Ritz for symmetric S A S.
@@ -162,9 +176,23 @@ class GalerkinSpace:
         residual = reached @ U - V @ (U * values.unsqueeze(-2))
         return Ritz(values, U, torch.linalg.vector_norm(residual, dim=-2))
 
-    @property
-    def _is_square(self) -> bool:
-        return self.operator.num_rows == self.operator.num_columns
+    def singular(self) -> Ritz:
+        """Singular values of A V, ascending, with right vectors; one more pass for the residuals of an incomplete space.
+
+        With A v = sigma u exact, a singular value of A lies within ||A^T u - sigma v|| of sigma.
+        """
+        V, images = self.basis.to(torch.float64), self.images.to(torch.float64)
+        _, R = torch.linalg.qr(images)
+        _, values, Wh = torch.linalg.svd(R)
+        values, W = values.flip(-1), Wh.mT.flip(-1)
+        if self.is_complete:
+            rounding = self.capacity**0.5 * torch.finfo(values.dtype).eps * values[..., -1:]
+            return Ritz(values, W, rounding.expand_as(values))
+        self.reached()
+        normal = torch.cat(self._normal, -1).to(torch.float64) @ W
+        safe = values.clamp_min(torch.finfo(values.dtype).tiny).unsqueeze(-2)
+        residual = normal / safe - V @ (W * values.unsqueeze(-2))
+        return Ritz(values, W, torch.linalg.vector_norm(residual, dim=-2))
 
     def _outside(self, vectors: Tensor) -> Tensor:
         """The part of vectors orthogonal to V, twice."""

@@ -111,7 +111,7 @@ CASES: dict[str, tuple[Callable, type[Exception], str]] = {
     "method": (
         lambda: rf.linear_solve(A(), b(), method="gmres"),
         ValueError,
-        r"`method` must be one of \('auto', 'cg', 'block-cg'\). Got 'gmres'",
+        r"`method` must be one of \('auto', 'cg', 'block-cg', 'rangeformer-direct'\). Got 'gmres'",
     ),
     "num_samples zero": (
         lambda: rf.sample_gaussian(A(), 0),
