@@ -6,7 +6,7 @@ import pytest
 import torch
 from pivoted_examples import pivot_columns
 
-from rangeformer.checkpoint import SHIPPED, card_path, load, read_card, save
+from rangeformer.checkpoint import MODELS, SHIPPED, card_path, load, read_card, save
 from rangeformer.model import RangeFormer, RangeFormerConfig
 
 SMALL = RangeFormerConfig(channels=8, num_heads=2, num_waves=4)
@@ -116,3 +116,65 @@ def test_weights_that_are_not_finite(saved):
 def test_wrong_suffix(tmp_path):
     with pytest.raises(ValueError, match=r"must end in \.safetensors"):
         save(RangeFormer.untrained(SMALL), tmp_path / "model.pt")
+
+
+def test_a_shipped_name_is_its_file():
+    first, second = load(), load("features")
+    assert isinstance(second, RangeFormer)
+    assert all(torch.equal(second.state_dict()[name], w) for name, w in first.state_dict().items())
+
+
+def test_shipped_weights_that_are_not_installed(tmp_path, monkeypatch):
+    monkeypatch.setitem(SHIPPED, "galerkin", tmp_path / "galerkin-v1.safetensors")
+    with pytest.raises(FileNotFoundError, match=r"'galerkin' are not installed.*galerkin-v1.*--config galerkin --out"):
+        load("galerkin")
+
+
+@pytest.mark.parametrize("name", ["gallerkin", "model.pt"])
+def test_neither_a_name_nor_a_weights_file(name):
+    with pytest.raises(ValueError, match=rf"\.safetensors file or one of \['features'.*Got '{name}'"):
+        load(name)
+
+
+class Other(torch.nn.Module):
+    """A model that draws from torch's global generator when it is built."""
+
+    def __init__(self, config: RangeFormerConfig):
+        super().__init__()
+        self.config = config
+        self.layer = torch.nn.Linear(config.channels, 2)
+
+
+def test_the_card_names_the_class(tmp_path, monkeypatch):
+    monkeypatch.setitem(MODELS, "Other", (RangeFormerConfig, Other))
+    path, model = tmp_path / "other.safetensors", Other(SMALL)
+    save(model, path)
+    assert read_card(path)["model"] == "Other"
+    state = torch.random.get_rng_state()
+    loaded = load(path)
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert isinstance(loaded, Other)
+    assert torch.equal(loaded.layer.weight, model.layer.weight)
+
+
+def test_a_class_that_is_not_known(tmp_path, saved):
+    with pytest.raises(TypeError, match=r"`model` must be of a class in rangeformer\.checkpoint\.MODELS.*Got Other"):
+        save(Other(SMALL), tmp_path / "other.safetensors")
+    card_path(saved).write_text(json.dumps({**read_card(saved), "model": "Unheard"}))
+    with pytest.raises(ValueError, match=r"model\.json.*its model is 'Unheard', this version knows \[.*'RangeFormer'"):
+        load(saved)
+
+
+def test_the_card_of_another_file_can_be_passed_on(saved, tmp_path):
+    """Its notes stay, its digest and configuration do not."""
+    path = tmp_path / "other.safetensors"
+    save(RangeFormer.untrained(), path, read_card(saved))
+    assert read_card(path)["seed"] == 1
+    assert load(path).config == RangeFormerConfig()
+
+
+def test_cards_without_a_class_are_of_the_first_one(saved):
+    card = read_card(saved)
+    del card["model"]
+    card_path(saved).write_text(json.dumps(card))
+    assert isinstance(load(saved), RangeFormer)
