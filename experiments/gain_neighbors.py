@@ -130,12 +130,12 @@ def measure(tables: dict[str, tuple[datasets.Table, int]], num_draws: int) -> li
     with progress("Neighbours", len(tables) * num_draws) as advance:
         for name, (table, n) in tables.items():
             for seed in range(num_draws):
-                rows.append({"dataset": name, "seed": seed, **compare(*_system(table, n, seed), models, seed)})
+                rows.append({"dataset": name, "seed": seed, **compare(*kernel_system(table, n, seed), models, seed)})
                 advance(f"{name}, draw {seed}")
     return rows
 
 
-def _system(table: datasets.Table, n: int, seed: int) -> tuple[DenseOperator, Tensor]:
+def kernel_system(table: datasets.Table, n: int, seed: int) -> tuple[DenseOperator, Tensor]:
     """Kernel plus stated noise at the committed hyperparameters, and the standardised target."""
     split = datasets.split(table, n, 1, seed, torch.float64, torch.device("cpu"))
     values = datasets.read_hyperparameters(HYPERPARAMETERS / f"{table.name}.json")
@@ -200,7 +200,7 @@ def gains(rows: list[dict]) -> dict:
     }
 
 
-def comparison(result: dict) -> tuple[list[str], list[list[str]]]:
+def comparison(result: dict, view: str = "") -> tuple[list[str], list[list[str]]]:
     """Header and rows: a column for every table, means over its draws."""
     names = [*dict.fromkeys(row["dataset"] for row in result["rows"])]
     groups = {name: [row for row in result["rows"] if row["dataset"] == name] for name in names}

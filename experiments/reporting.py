@@ -1,6 +1,7 @@
 """Progress and tables on the terminal (by rich, or plain where it is not installed), and results as JSON."""
 
 import json
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -50,7 +51,9 @@ def show_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]
         return
     table = Table(title=title, title_justify="left", caption="\n".join(notes), caption_justify="left")
     for index, column in enumerate(columns):
-        table.add_column(column, justify="right" if index else "left")
+        table.add_column(
+            column, justify="right" if index else "left", overflow="fold"
+        )  # a digit cut off would be a lie
     for row in rows:
         table.add_row(*row)
     console.print(table)
@@ -61,7 +64,15 @@ def seconds(value: float) -> str:
     return f"{value:.2f} s" if value < 10 else f"{value:.0f} s"
 
 
-def write_json(path: Path, result: dict) -> None:
-    """Write a result; NaN is not JSON and would not be a result."""
+def write_json(path: Path, result: dict, *, compact: bool = False) -> None:
+    """Write a result; NaN is not JSON and would not be a result. `compact` puts innermost lists and objects on a line each."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(result, indent=2, allow_nan=False) + "\n")
+    text = json.dumps(result, indent=2, allow_nan=False)
+    if compact:
+        one_line = re.sub(r"[\[{][^\[\]{}\"]*(?:\"[^\[\]{}\"]*\"[^\[\]{}\"]*)*[\]}]", _on_one_line, text)
+        text = one_line if json.loads(one_line) == result else text
+    path.write_text(text + "\n")
+
+
+def _on_one_line(innermost: re.Match) -> str:
+    return re.sub(r"\n\s*", " ", innermost[0])
