@@ -73,7 +73,8 @@ def read_state(out: Path, plan: Plan) -> Saved:
     path = state_path(out)
     if not path.is_file():
         raise FileNotFoundError(
-            f"There is no state to resume from: no file {str(path)!r}. Leave out --resume to start."
+            f"There is no state to resume from: no file {str(path)!r}. A run that has finished leaves none; leave out "
+            "--resume to start one."
         )
     try:
         state = json.loads(path.read_text(encoding="utf-8"))

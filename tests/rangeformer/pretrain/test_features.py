@@ -6,7 +6,7 @@ import json
 import pytest
 import torch
 
-from rangeformer.checkpoint import load, read_card
+from rangeformer.checkpoint import SHIPPED, load, read_card
 from rangeformer.model import RangeFormer, RangeFormerConfig
 from rangeformer.pretrain import Plan, RunConfig, pretrain
 from rangeformer.pretrain.__main__ import main
@@ -180,6 +180,13 @@ def test_small_matrices_first():
     )
     assert early == {64}
     assert late == {64, 80}
+
+
+def test_the_shipped_weights_have_the_figures_on_their_card():
+    """The validation matrices are those of the day they were trained."""
+    task, card = FeaturesTask(), read_card(SHIPPED["features"])
+    figures, _ = task.validate(load(), task.validation_set())
+    assert figures == pytest.approx(card["validation"]["trained"], rel=1e-3)
 
 
 def test_training_and_validation_laws_are_disjoint():

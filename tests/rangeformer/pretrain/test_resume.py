@@ -203,7 +203,7 @@ def test_resuming_with_another_configuration(tmp_path):
 
 
 def test_no_state_to_resume_from(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"no state to resume from.*Leave out --resume"):
+    with pytest.raises(FileNotFoundError, match=r"no state to resume from.*leave out --resume"):
         read_state(tmp_path / "w.safetensors", toy_plan())
 
 
