@@ -51,10 +51,11 @@ def _jumping(count: int, generator: torch.Generator, dtype: torch.dtype) -> Tens
 def beam(n: int, generator: torch.Generator, dtype: torch.dtype) -> Tensor:
     """B = stiffness of a clamped beam of cubic elements, w and theta of each node: EI_e int (w'')^2 dx summed over e.
 
-    Drawn: lengths l_e = exp(0.3 e), EI_e = exp(0.3 e), jumping once by U_log[1e-3, 1e3].
+    Drawn: lengths L exp(0.3 e), L ~ U_log[0.1, 100] (rotations are L^2 times as stiff as displacements), EI = exp(0.3 e),
+    jumping once by U_log[1e-3, 1e3].
     """
     count = math.ceil(n / 2)
-    length = (0.3 * normal(count, generator=generator, dtype=dtype)).exp()
+    length = log_uniform(generator, 0.1, 100) * (0.3 * normal(count, generator=generator, dtype=dtype)).exp()
     rows = bending_rows(length, _jumping(count, generator, dtype))
     # the clamped node's degrees of freedom come last, where they are cut off
     first = torch.arange(-1, count - 1, device=generator.device).remainder(count + 1)
@@ -68,7 +69,8 @@ def frame(n: int, generator: torch.Generator, dtype: torch.dtype) -> Tensor:
 
     Every beam adds EA (stretch)^2 / l and EI int (bending'')^2 dx, turned by its direction.
 
-    Drawn: EI = exp(0.3 e), jumping once by U_log[1e-3, 1e3]; EA = EI U_log[1, 1e4]; width 1..sqrt(nodes); jitter 0.2.
+    Drawn: cells of side L ~ U_log[0.1, 100], jitter 0.2 L, width 1..sqrt(nodes); EI = exp(0.3 e), jumping once by
+    U_log[1e-3, 1e3]; EA = EI U_log[1, 1e4] / L^2.
     """
     device = generator.device
     count = math.ceil(n / 3)
@@ -83,12 +85,13 @@ def frame(n: int, generator: torch.Generator, dtype: torch.dtype) -> Tensor:
         ]
     )
     points = torch.stack([number.remainder(width), number // width], dim=-1).reshape(-1, 2).to(dtype)
-    points = points + 0.2 * (2 * rand(*points.shape, generator=generator, dtype=dtype) - 1)
+    side = log_uniform(generator, 0.1, 100)
+    points = side * (points + 0.2 * (2 * rand(*points.shape, generator=generator, dtype=dtype) - 1))
     along = points[ends[:, 1]] - points[ends[:, 0]]
     length = torch.linalg.vector_norm(along, dim=1)
     cosine, sine = (along / length.unsqueeze(1)).unbind(1)
     bending = _jumping(len(ends), generator, dtype)
-    stretching = bending * log_uniform(generator, 1, 1e4)
+    stretching = bending * log_uniform(generator, 1, 1e4) / side**2
     w1, t1, w2, t2 = bending_rows(length, bending).unbind(-1)
     c, s = cosine.unsqueeze(1), sine.unsqueeze(1)
     bent = torch.stack([-s * w1, c * w1, t1, -s * w2, c * w2, t2], dim=-1)

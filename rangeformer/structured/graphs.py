@@ -36,7 +36,8 @@ def power_network(n: int, generator: torch.Generator, dtype: torch.dtype) -> Ten
 
     Node i > 0 hangs on one of the m nodes before it; few nodes are grounded, so that B is regular but only just.
 
-    Drawn: m ~ U_log[2, n], a share of n in U[0.1, 0.5] of loops, w = exp(e); g = exp(e) at 1 + n / 50 nodes, else 0.
+    Drawn: m ~ U_log[2, n], a share of n in U[0.1, 0.5] of loops, w = exp(s e), s ~ U[1, 2]; g = exp(e) at 1 + n / 50
+    nodes, else 0.
     """
     device = generator.device
     reach = max(1, int(log_uniform(generator, 2, max(3, n))))
@@ -46,10 +47,10 @@ def power_network(n: int, generator: torch.Generator, dtype: torch.dtype) -> Ten
     child = torch.cat([node, loop])
     back = (rand(len(child), generator=generator, dtype=torch.float64) * child.clamp_max(reach)).long()
     line = torch.arange(len(child), device=device)
-    weight = normal(len(child), generator=generator, dtype=dtype).exp().sqrt()
+    root = (uniform(generator, 1, 2) / 2 * normal(len(child), generator=generator, dtype=dtype)).exp()
     incidence = torch.zeros(len(child), n, dtype=dtype, device=device)
-    incidence[line, child] = weight
-    incidence[line, child - 1 - back] = -weight
+    incidence[line, child] = root
+    incidence[line, child - 1 - back] = -root
     admittance = incidence.mT @ incidence
     grounded = torch.randperm(n, generator=generator, device=device)[: 1 + n // 50]
     shunts = torch.zeros(n, dtype=dtype, device=device)
