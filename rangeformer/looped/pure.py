@@ -194,7 +194,7 @@ class PureRangeFormer(LoopedModel):
         num_loops: int | None = None,
         generator: torch.Generator | None = None,
     ) -> tuple[Float[Tensor, "*batch n"], Float[Tensor, "*batch n"]]:
-        """All eigenvalues, ascending, and the mean error that the model expects of them."""
+        """All eigenvalues, ascending, and the error that the model expects of them in the mean: half of the errors are larger."""
         seen = self.look(operator, num_loops=num_loops, generator=generator)
         values, level = self.read_spectrum(seen), seen.level.unsqueeze(-1)
         return values * level, (self.read_log_errors(seen)[0].exp().unsqueeze(-1) * level).expand_as(values)
@@ -206,7 +206,7 @@ class PureRangeFormer(LoopedModel):
         num_loops: int | None = None,
         generator: torch.Generator | None = None,
     ) -> tuple[Float[Tensor, "*batch"], Float[Tensor, "*batch"]]:
-        """Log det A and the error that the model expects of it."""
+        """Log det A and the error that the model expects of it: half of the errors are larger."""
         seen = self.look(operator, num_loops=num_loops, generator=generator)
         return self.read_logdet(seen), self.read_log_errors(seen)[1].exp() * operator.num_rows
 
