@@ -150,6 +150,13 @@ def draw(
 
     Returns:
         The matrices, exactly symmetric.
+
+    Raises:
+        ValueError: An unknown law, or a size or batch size that is too small.
+
+    Example:
+        >>> draw("beam", 30, 4, generator=torch.Generator().manual_seed(0)).matrix.shape
+        torch.Size([4, 30, 30])
     """
     if law not in LAWS:
         raise ValueError(f"`law` must be one of {sorted(LAWS)}. Got {law!r}.")

@@ -52,6 +52,14 @@ def test_small_and_prime_sizes_in_both_dtypes(law):
                 )
 
 
+@pytest.mark.parametrize("law", GENERAL)
+def test_every_tensor_is_made_on_the_generators_device(law):
+    expected = draw_matrix(law, shape_of(law), generator=seeded())
+    with torch.device("meta"):
+        drawn = draw_matrix(law, shape_of(law), generator=seeded())
+    assert torch.equal(drawn, expected)
+
+
 def test_names_are_unique_over_all_registries():
     names = [*LAWS, *GENERAL]
     assert len(set(names)) == len(names)

@@ -89,6 +89,15 @@ def test_a_law_is_a_function_of_its_generator_alone(law):
     assert torch.equal(LAWS[law](12, seeded(3), torch.float64), alone)
 
 
+@pytest.mark.parametrize("law", LAWS)
+def test_every_tensor_is_made_on_the_generators_device(law):
+    expected = draw(law, 11, generator=seeded()).matrix
+    # a default device that holds no numbers: whatever a law makes without naming the generator's device fails
+    with torch.device("meta"):
+        drawn = draw(law, 11, generator=seeded()).matrix
+    assert torch.equal(drawn, expected)
+
+
 def test_a_large_draw():
     assert draw("kernel_gaussian", 2048, generator=seeded(), dtype=torch.float32).matrix.shape == (1, 2048, 2048)
 
