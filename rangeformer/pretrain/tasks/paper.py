@@ -41,6 +41,8 @@ class PaperTask(Task):
     """Settings of one training of the paper's model."""
 
     objective: ClassVar[str] = "other"
+    # under autocast the gradient's cosine with the exact one was above 0.9999 on every batch tried
+    mixed_precision: ClassVar[bool] = True
     figure_titles: ClassVar[dict[str, str]] = {
         "other": "median relative error, other laws",
         "seen": "median relative error, training laws",
