@@ -15,9 +15,10 @@ Product = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class CGRun:
-    """Where CG stopped, and the residual norms on its way."""
+    """Where CG stopped, and the residual norms on its way, which need not fall at every step."""
 
-    solution: Tensor  # (n, k)
+    solution: Tensor  # (n, k), the last iterate: of the least error in A's norm
+    smallest: Tensor  # (n, k), the iterate of the smallest residual, zero among them
     relative_residuals: Tensor  # (steps + 1, k), recursive, the first row is one
 
 
@@ -41,6 +42,7 @@ def conjugate_gradients(
     preconditioned = precondition(residual)
     direction, energy = preconditioned, (residual * preconditioned).sum(0)
     history = [torch.linalg.vector_norm(residual, dim=0) / size]
+    smallest, least = x, history[0]
     for _ in range(num_steps):
         image = matmul(direction)
         curvature = (direction * image).sum(0)
@@ -54,7 +56,9 @@ def conjugate_gradients(
         direction = preconditioned + torch.where(moves, fresh / energy, torch.zeros_like(fresh)) * direction
         energy = torch.where(moves, fresh, torch.zeros_like(fresh))
         history.append(torch.linalg.vector_norm(residual, dim=0) / size)
-    return CGRun(x, torch.stack(history))
+        smallest = torch.where(history[-1] < least, x, smallest)
+        least = torch.minimum(history[-1], least)
+    return CGRun(x, smallest, torch.stack(history))
 
 
 def jacobi(diagonal: Tensor) -> Product:

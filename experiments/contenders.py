@@ -173,6 +173,7 @@ class Krylov(Contender):
     currency: str  # "passes" or "matvecs"
     preconditioned: bool = False
     seed: int = 0
+    by_residual: bool = False  # answer with the iterate of the smallest residual, where residuals are compared
 
     def answer(self, problem: Problem, operation: str, price: Price) -> Answer:
         """As many steps as the price buys."""
@@ -185,7 +186,8 @@ class Krylov(Contender):
             precondition = classical.jacobi(A.diagonal()) if self.preconditioned else None
             run = classical.conjugate_gradients(A.matmul, rhs, steps, precondition)
             steps = len(run.relative_residuals) - 1
-            return Answer(run.solution, price=Price(steps, steps * rhs.shape[-1]))
+            solution = run.smallest if self.by_residual else run.solution
+            return Answer(solution, price=Price(steps, steps * rhs.shape[-1]))
         if self.preconditioned:
             return CANNOT_RUN  # there is one Lanczos column, and it stands beside plain CG
         steps, probes = self._steps_and_probes(operation, n, price)
@@ -223,10 +225,13 @@ class Direct(Contender):
 
 
 def contenders(ours: dict[str, LoopedModel], paper: dict[str, PaperRangeFormer], num_loops: int) -> list[Contender]:
-    """All columns; `ours` by label, those of Galerkin models run `num_loops` loops and pure ones their own number."""
-    return [
+    """All columns, `ours` by label; without checkpoints of the paper's model, without it."""
+    rivals = [
         Paper("paper", dict(paper)),
         Paper("paper, scaled", {name: ScaledPaperRangeFormer(model) for name, model in paper.items()}),
+    ]
+    return [
+        *(rivals if paper else ()),
         *(Ours(label, model, num_loops) for label, model in ours.items()),
         Krylov("CG / Lanczos, equal passes", "passes"),
         Krylov("Jacobi-CG, equal passes", "passes", preconditioned=True),

@@ -65,8 +65,8 @@ def compare(case: Problem, operation: str, models: dict[str, LoopedModel], loops
         answer = Ours(label, model, loops).answer(case, operation, price)
         price = answer.price if answer.price.num_passes else price
         found[label] = _loss(case, operation, answer.value)
-    rivals = [Krylov("Jacobi-CG, equal passes", "passes", preconditioned=True)]
-    rivals += [Krylov("Jacobi-CG, equal matvecs", "matvecs", preconditioned=True)]
+    rivals = [Krylov("Jacobi-CG, equal passes", "passes", preconditioned=True, by_residual=True)]
+    rivals += [Krylov("Jacobi-CG, equal matvecs", "matvecs", preconditioned=True, by_residual=True)]
     if operation == "logdet":
         rivals = [Krylov("Lanczos quadrature, equal passes", "passes", seed=seed)]
     for column in (*rivals, Direct("direct")):

@@ -81,10 +81,8 @@ def measure(config: Config) -> list[dict]:
         module = gain_neighbors if config.part == "neighbors" else gain_range
         return module.measure(_tables(config), config.num_draws)
     ours = members(config.pure, config.galerkin, tiny=config.smoke)
-    if config.matrix_dir is None:
-        real = ood_matrices.imitations(1 if config.smoke else config.num_draws)
-    else:
-        real = matrices.read(config.matrix_dir)
+    real = ood_matrices.imitations(config.num_draws) if config.matrix_dir is None else matrices.read(config.matrix_dir)
+    real = real[:3] if config.smoke else real
     num_control = 2 if config.smoke else 2 * config.num_draws
     return gain_direct.measure(config.part, ours, real, config.num_draws, num_control)
 

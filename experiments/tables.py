@@ -7,28 +7,73 @@ import json
 import re
 from pathlib import Path
 
-from experiments import gp_regression, gp_step, preconditioners
+from experiments import (
+    gp_regression,
+    gp_step,
+    learned_gain,
+    ood_ladder,
+    ood_loops,
+    ood_matrices,
+    ood_suite,
+    preconditioners,
+)
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = (ROOT / "README.md", ROOT / "docs" / "results.md")
+PAGES = (
+    ROOT / "README.md",
+    *(ROOT / "docs" / name for name in ("results.md", "ood-generalization.md", "learned-gain.md")),
+)
 RESULTS = ROOT / "experiments" / "results"
+# By the "kind" of a result: where its `caption(result)` and `comparison(result, view)` are.
+KINDS = {
+    "ood-families": ood_suite,
+    "ood-loops": ood_loops,
+    "ood-matrices": ood_matrices,
+    "ood-ladder": ood_ladder,
+    **{f"learned_gain-{part}": learned_gain for part in learned_gain.PARTS},
+}
 
 
 def render(page: str, results: Path = RESULTS) -> str:
-    """The page with everything between a table's markers written anew from the JSON file the marker names."""
+    """The page with everything between a table's markers written anew from the JSON file the marker names.
+
+    A marker is `<!-- table: name -->`, or `<!-- table: name#view -->` for one of several tables of the same file.
+    """
 
     def table(match: re.Match) -> str:
         path = results / f"{match['name']}.json"
-        body = markdown(json.loads(path.read_text())) if path.exists() else "Not measured yet.\n"
+        body = markdown(json.loads(path.read_text()), match["view"] or "") if path.exists() else "Not measured yet.\n"
         return f"{match['begin']}\n{body}{match['end']}"
 
-    pattern = r"(?P<begin><!-- table: (?P<name>\S+) -->)\n.*?(?P<end><!-- end of table -->)"
+    pattern = r"(?P<begin><!-- table: (?P<name>[^\s#]+)(#(?P<view>\S+))? -->)\n.*?(?P<end><!-- end of table -->)"
     return re.sub(pattern, table, page, flags=re.DOTALL)
 
 
-def markdown(result: dict) -> str:
-    """One result of `gp_regression`, with what the numbers depend on."""
-    config, environment, data = result["config"], result["environment"], result["dataset"]
+def markdown(result: dict, view: str = "") -> str:
+    """One table of a result, with what its numbers depend on."""
+    environment = result["environment"]
+    versions = environment["versions"]
+    machine = environment.get("gpu", f"{environment['cpu']}, {environment['num_threads']} threads")
+    if "kind" in result:
+        module = KINDS[result["kind"]]
+        header, rows = module.comparison(result, view)
+        caption = f"{module.caption(result)}; {machine}; torch {versions['torch']}."
+    else:
+        header, rows, caption = _of_a_table(result)
+        caption += f"; {machine}; torch {versions['torch']}, GPyTorch {versions['gpytorch']}."
+    lines = [
+        caption,
+        "",
+        "| " + " | ".join(header) + " |",
+        "|---|" + "---:|" * (len(header) - 1),
+        *("| " + " | ".join(row) + " |" for row in rows),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _of_a_table(result: dict) -> tuple[list[str], list[list[str]], str]:
+    """Header, rows and caption of a result of one regression table."""
+    config, data = result["config"], result["dataset"]
     if "runs" in result:
         header, rows = preconditioners.comparison(result)
         caption = f"{data['n']:,} rows, {data['num_features']} features; float64, to {config['rtol']:g}, seed {config['seed']}"
@@ -36,17 +81,7 @@ def markdown(result: dict) -> str:
         is_step = config["step_only"]
         header, rows = (gp_step if is_step else gp_regression).comparison(result)
         caption = _step_caption(config, data) if is_step else _regression_caption(config, data)
-    versions = environment["versions"]
-    machine = environment.get("gpu", f"{environment['cpu']}, {environment['num_threads']} threads")
-    lines = [
-        f"{data['name'].capitalize()}, {caption}; {machine}; "
-        f"torch {versions['torch']}, GPyTorch {versions['gpytorch']}.",
-        "",
-        "| " + " | ".join(header) + " |",
-        "|---|" + "---:|" * (len(header) - 1),
-        *("| " + " | ".join(row) + " |" for row in rows),
-    ]
-    return "\n".join(lines) + "\n"
+    return header, rows, f"{data['name'].capitalize()}, {caption}"
 
 
 def _regression_caption(config: dict, data: dict) -> str:
