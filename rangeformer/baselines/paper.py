@@ -6,7 +6,7 @@ Limitations of Transformers for Linear Algebra" (ICLR 2026):
     rows zero-padded to n_max -> linear map -> [pre-norm attention + MLP] x R, shared weights, input re-injected
     -> LayerNorm -> linear D -> 1 per token: n numbers; a scalar is a linear map of the n numbers, padded to n_max.
 
-Where the description is silent we take the plain choice that did best, or that cannot hurt:
+Where the description is silent we take the plain choice, and of several the one that cannot hurt the model:
 
 1. the right-hand side of a solve is channel D + 1 of its row, and the heads together have D channels all the same;
 2. the MLP is a GELU between two linear maps; LayerNorms have weights and biases; biases everywhere else too;

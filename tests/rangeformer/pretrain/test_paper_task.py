@@ -12,6 +12,7 @@ from rangeformer.pretrain.operations import draw_operations
 from rangeformer.pretrain.plan import Plan
 from rangeformer.pretrain.tasks.paper import PaperTask, exact_answer, relative_error
 from rangeformer.pretrain.trainer import pretrain
+from rangeformer.structured import PAPER_LAWS
 
 MODEL = {"n_max": 12, "channels": 8, "num_heads": 2, "num_loops": 2, "mlp_factor": 2}
 SMALL = {"sizes": (5, 8), "validation_sizes": (6,), "batch_size": 4, "validation_members": 2}
@@ -130,6 +131,16 @@ def test_trains_from_a_configuration_of_plain_values():
     assert isinstance(result.model, PaperRangeFormer)
     assert result.record.best["other"] < 0.7 * result.record.untrained["other"]
     assert Plan.from_fields(plan.as_fields()) == plan
+
+
+@pytest.mark.parametrize("operation", ["solve", "eigenvalues", "logdet", "inverse"])
+def test_shipped_configurations_ask_for_what_their_names_say(operation):
+    plan = Plan.from_file(f"paper-{operation}")
+    assert isinstance(plan.task, PaperTask)
+    assert plan.task.model.operation == operation
+    assert plan.task.laws == PAPER_LAWS
+    assert plan.run.max_minutes == 10
+    assert plan.run.weight_decay == 0  # plain Adam
 
 
 @pytest.mark.parametrize(
