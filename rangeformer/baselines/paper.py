@@ -17,6 +17,8 @@ Where the description is silent we take the plain choice, and of several the one
    that column, the inverse off the token of each entry, all else off the mean token of each row.
 """
 
+from typing import overload
+
 import torch
 from torch import nn
 
@@ -106,12 +108,12 @@ class PaperRangeFormer(nn.Module):
 
         Raises:
             ValueError: If a shape does not fit, n exceeds n_max where this form is tied to it, `rhs` is missing or not
-                asked for, or `num_loops` is not to be had.
+                asked for, `num_loops` is not to be had, or a number is not finite in the precision of the weights.
         """
         num_loops = self._check(matrix, rhs, num_loops)
         generator = torch.Generator().manual_seed(0) if generator is None else generator
         dtype = self.read_out.weight.dtype  # the weights' precision, whatever the matrix is stored in
-        tokens = self.tokens(matrix.to(dtype), None if rhs is None else rhs.to(dtype), generator)
+        tokens = self.tokens(_finite(matrix, dtype, "matrix"), _finite(rhs, dtype, "rhs"), generator)
         state = tokens
         for loop in range(num_loops):
             state = self.blocks[0 if self.config.looped else loop](state)
@@ -166,6 +168,23 @@ class PaperRangeFormer(nn.Module):
             for name, parameter in self.tokens.named_parameters():
                 if name in ("rows", "columns"):
                     parameter.normal_(0, self.config.channels**-0.5, generator=generator)
+
+
+@overload
+def _finite(x: Tensor, dtype: torch.dtype, name: str) -> Tensor: ...
+@overload
+def _finite(x: None, dtype: torch.dtype, name: str) -> None: ...
+def _finite(x: Tensor | None, dtype: torch.dtype, name: str) -> Tensor | None:
+    """The numbers in the precision of the weights, where a network would answer anything else with nan."""
+    if x is None:
+        return None
+    cast = x.to(dtype)
+    if not torch.isfinite(cast).all():
+        raise ValueError(
+            f"`{name}` must be finite in the weights' precision, {dtype}. Got {float(x.abs().max()):.1e} at most; "
+            "scale the problem, or use ScaledPaperRangeFormer, which does."
+        )
+    return cast
 
 
 def _rotate(x: Float[Tensor, "*b n e"]) -> Float[Tensor, "*b n e"]:

@@ -328,6 +328,17 @@ def test_bad_input(changes, matrix, options, message):
         forward(PaperRangeFormer(PaperConfig(**{**SMALL, **changes})), torch.ones(matrix), **options)
 
 
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), 1e60])
+def test_numbers_that_float32_does_not_hold_are_refused(bad):
+    model = PaperRangeFormer(PaperConfig(**SMALL))
+    matrix, rhs = problem()
+    with pytest.raises(ValueError, match="`rhs` must be finite in the weights' precision, torch.float32"):
+        model(matrix, rhs * bad)
+    matrix[1, 2, 2] = bad
+    with pytest.raises(ValueError, match="`matrix` must be finite in the weights' precision"):
+        model(matrix, rhs)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
