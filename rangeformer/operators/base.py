@@ -111,6 +111,12 @@ class MatrixOperator(ABC):
         self.reads.entries += self.num_rows * index.shape[-1]
         return self._columns(index)
 
+    def rows(self, index: Int[Tensor, "*batch c"]) -> Float[Tensor, "*batch c n"]:
+        """The rows A[..., index, :], each batch member with its own index."""
+        self._require_entries("rows")
+        self.reads.entries += self.num_columns * index.shape[-1]
+        return self._rows(index)
+
     def diagonal(self) -> Float[Tensor, "*batch n"]:
         """The diagonal of A."""
         self._require_entries("the diagonal")
@@ -142,6 +148,12 @@ class MatrixOperator(ABC):
         shape = (*index.shape[:-1], self.num_rows, index.shape[-1])
         rows = torch.arange(self.num_rows, device=index.device).unsqueeze(-1)
         pairs = rows.expand(shape).flatten(-2), index.unsqueeze(-2).expand(shape).flatten(-2)
+        return self._entries(*pairs).unflatten(-1, shape[-2:])
+
+    def _rows(self, index: Tensor) -> Tensor:
+        shape = (*index.shape, self.num_columns)
+        columns = torch.arange(self.num_columns, device=index.device)
+        pairs = index.unsqueeze(-1).expand(shape).flatten(-2), columns.expand(shape).flatten(-2)
         return self._entries(*pairs).unflatten(-1, shape[-2:])
 
     def _diagonal(self) -> Tensor:

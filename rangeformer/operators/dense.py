@@ -62,6 +62,13 @@ class DenseOperator(MatrixOperator):
         at_pivots = torch.take_along_dim(self._noise, index, dim=-1).unsqueeze(-2)
         return columns.scatter_add(-2, index.unsqueeze(-2), at_pivots)
 
+    def _rows(self, index: Tensor) -> Tensor:
+        rows = torch.take_along_dim(self.matrix, index.unsqueeze(-1), dim=-2)
+        if self._noise is None:
+            return rows
+        at_pivots = torch.take_along_dim(self._noise, index, dim=-1).unsqueeze(-1)
+        return rows.scatter_add(-1, index.unsqueeze(-1), at_pivots)
+
     def _diagonal(self) -> Tensor:
         diagonal = self.matrix.diagonal(dim1=-2, dim2=-1)
         return diagonal if self._noise is None else diagonal + self._noise

@@ -40,6 +40,9 @@ class SparseOperator(MatrixOperator):
     def _columns(self, index: Tensor) -> Tensor:
         return torch.from_numpy(self._csc[:, _index(index)].toarray())
 
+    def _rows(self, index: Tensor) -> Tensor:
+        return torch.from_numpy(self._csr[_index(index)].toarray())
+
     def _diagonal(self) -> Tensor:
         return torch.from_numpy(self._csr.diagonal().copy())
 

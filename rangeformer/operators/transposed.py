@@ -30,6 +30,12 @@ class TransposedOperator(MatrixOperator):
     def _rmatmul(self, vectors: Tensor) -> Tensor:
         return self._operator._matmul(vectors)
 
+    def _columns(self, index: Tensor) -> Tensor:
+        return self._operator._rows(index).mT
+
+    def _rows(self, index: Tensor) -> Tensor:
+        return self._operator._columns(index).mT
+
     def _diagonal(self) -> Tensor:
         return self._operator._diagonal()
 

@@ -112,6 +112,26 @@ def test_reads_what_the_dense_matrix_holds(name):
     assert operator.reads.entries == 6 * n + 5 + 24
 
 
+@pytest.mark.parametrize("name", READABLE)
+def test_reads_rows_for_the_price_of_their_entries(name):
+    held, truth, _ = SOURCES[name]
+    operator, index = rf.as_operator(held), columns_of(truth, 3, 5)
+    expected = torch.take_along_dim(truth, index.unsqueeze(-1), -2)
+    torch.testing.assert_close(operator.rows(index).detach(), expected)
+    assert (operator.reads.passes, operator.reads.entries) == (0, 3 * truth.shape[-1])
+
+
+def test_rows_of_the_transpose_are_columns():
+    A, index = normal(7, 4), torch.tensor([2, 0])
+    for held in (A, scipy.sparse.csr_array(A.numpy())):
+        operator = rf.as_operator(held)
+        transposed = rf.operators.TransposedOperator(operator)
+        torch.testing.assert_close(operator.rows(index), A[index])
+        torch.testing.assert_close(transposed.rows(index), A.mT[index])
+        torch.testing.assert_close(transposed.columns(index), A[index].mT)
+        assert operator.reads.entries == 2 * 4 + 2 * 7 + 2 * 4
+
+
 @pytest.mark.parametrize("name", ["tensor", "numpy", "scipy csr", "scipy LinearOperator", "added diagonal", "toeplitz"])
 def test_multiplies_from_the_left(name):
     held, truth, _ = SOURCES[name]
