@@ -224,6 +224,6 @@ def comparison(result: dict, view: str = "") -> tuple[list[str], list[list[str]]
     return ["", *names, "all"], rows
 
 
-def caption(result: dict) -> str:
+def caption(result: dict, view: str = "") -> str:
     """What the numbers are."""
     return f"Neighbour features, means over {result['config']['num_draws']} draws of the rows; float64, to {RTOL:g}"

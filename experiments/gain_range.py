@@ -123,7 +123,7 @@ def comparison(result: dict, view: str = "") -> tuple[list[str], list[list[str]]
     return ["", *names], rows
 
 
-def caption(result: dict) -> str:
+def caption(result: dict, view: str = "") -> str:
     """What the numbers are."""
     return (
         f"Range features: share of ||K||_F^2 missed by {NUM_COLUMNS} columns and what is built on them, geometric mean of "

@@ -100,7 +100,7 @@ def comparison(result: dict, view: str = "") -> tuple[list[str], list[list[str]]
     return modules.get(part, partial(gain_direct.comparison, part))(result)
 
 
-def caption(result: dict) -> str:
+def caption(result: dict, view: str = "") -> str:
     """What a part's numbers are."""
     part = result["config"]["part"]
     modules = {"neighbors": gain_neighbors.caption, "range": gain_range.caption}

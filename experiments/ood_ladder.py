@@ -95,6 +95,6 @@ def comparison(result: dict, view: str = "") -> tuple[list[str], list[list[str]]
     return header, rows
 
 
-def caption(result: dict) -> str:
+def caption(result: dict, view: str = "") -> str:
     """What the numbers are."""
     return f"The ablation ladder at n = {SIZE}: median relative error, {result['config']['num_draws']} draws a family, zero left out"

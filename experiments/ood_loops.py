@@ -100,7 +100,7 @@ def comparison(result: dict, view: str = "") -> tuple[list[str], list[list[str]]
     return header, rows
 
 
-def caption(result: dict) -> str:
+def caption(result: dict, view: str = "") -> str:
     """What the numbers are."""
     return (
         f"Median relative error over nine families (zero left out) and {result['config']['num_draws']} draws against loops; "

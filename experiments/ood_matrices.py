@@ -16,6 +16,7 @@ from experiments.reporting import progress
 from rangeformer.looped.member import LoopedModel
 
 READS = (2, 4, 8, 16)
+ROUNDING = 1e-8  # a residual below it came from a search space that was complete, or as good as that: no room is left
 _IMITATED_SIZE = 200
 
 
@@ -71,14 +72,20 @@ def _residual(operator: rf.MatrixOperator, rhs: Tensor, solution: Tensor) -> flo
 
 
 def summary(rows: list[dict], trained: str, untrained: str) -> dict:
-    """Geometric means over matrices and draws by reads, and on how many matrices ours beats both CGs at equal passes."""
+    """Geometric means over matrices and draws by reads, and in how many systems ours beats both CGs at equal passes.
+
+    The ratio of trained to untrained is given for all systems, and for those that the untrained member left unfinished.
+    """
     found = {}
     for reads in dict.fromkeys(row["reads"] for row in rows):
         group = [row["residuals"] for row in rows if row["reads"] == reads]
         means = {label: geometric_mean([residuals[label] for residuals in group]) for label in group[0]}
         found[str(reads)] = {"geometric_means": means, "num_systems": len(group)}
         if trained in means and untrained in means:
-            found[str(reads)]["trained_over_untrained"] = means[trained] / means[untrained]
+            ratios = [residuals[trained] / max(residuals[untrained], ROUNDING**2) for residuals in group]
+            room = [ratio for ratio, r in zip(ratios, group, strict=True) if r[untrained] > ROUNDING]
+            found[str(reads)] |= {"trained_over_untrained": geometric_mean(ratios), "num_with_room": len(room)}
+            found[str(reads)] |= {"trained_over_untrained_with_room": geometric_mean(room) if room else None}
         if trained in means:
             rivals = ("CG, equal passes", "Jacobi-CG, equal passes")
             wins = sum(residuals[trained] < min(residuals[name] for name in rivals) for residuals in group)
@@ -98,12 +105,19 @@ def comparison(result: dict, view: str = "") -> tuple[list[str], list[list[str]]
         lines.append([f"{name} ({group[0]['n']:,})", *(error_text(value) for value in means)])
     found = result["summary"][str(reads)]
     lines.append(["geometric mean", *(error_text(found["geometric_means"][label]) for label in labels)])
+    if "trained_over_untrained" in found:
+        for name, key in (
+            ("all", "trained_over_untrained"),
+            (f"above {ROUNDING:.0e} untrained", "trained_over_untrained_with_room"),
+        ):
+            ratio = "-" if found[key] is None else f"{found[key]:.2f}"
+            lines.append([f"trained / untrained, {name}", ratio, *[""] * (len(labels) - 1)])
     return ["", *labels], lines
 
 
-def caption(result: dict) -> str:
+def caption(result: dict, view: str = "") -> str:
     """What the numbers are."""
     return (
-        f"Relative residual of a Gaussian right-hand side on whole matrices after {READS[-1]} loops, geometric mean of "
+        f"Relative residual of a Gaussian right-hand side on whole matrices after {view or READS[-1]} loops, geometric mean of "
         f"{result['config']['num_draws']} draws, float64"
     )

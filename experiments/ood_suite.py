@@ -178,10 +178,9 @@ def kinds_of_column(columns: Sequence[Contender]) -> dict[str, str]:
     return {column.label: kind(column) for column in columns}
 
 
-def caption(result: dict) -> str:
+def caption(result: dict, view: str = "") -> str:
     """What the numbers are."""
     config = result["config"]
-    return (
-        f"Median relative error over families, worst family in brackets; {config['num_draws']} draws, float64, ours at "
-        f"{config['num_loops']} loops, real families from {result['source']}"
-    )
+    operation, _, n = view.rpartition("-")
+    what = f"{operation}, n = {n}: median relative error" if view else "Median over families, worst family in brackets"
+    return f"{what}; {config['num_draws']} draws, float64, ours at {config['num_loops']} loops, real families from {result['source']}"

@@ -24,7 +24,7 @@ PAGES = (
     *(ROOT / "docs" / name for name in ("results.md", "ood-generalization.md", "learned-gain.md")),
 )
 RESULTS = ROOT / "experiments" / "results"
-# By the "kind" of a result: where its `caption(result)` and `comparison(result, view)` are.
+# By the "kind" of a result: where its `caption(result, view)` and `comparison(result, view)` are.
 KINDS = {
     "ood-families": ood_suite,
     "ood-loops": ood_loops,
@@ -57,7 +57,7 @@ def markdown(result: dict, view: str = "") -> str:
     if "kind" in result:
         module = KINDS[result["kind"]]
         header, rows = module.comparison(result, view)
-        caption = f"{module.caption(result)}; {machine}; torch {versions['torch']}."
+        caption = f"{module.caption(result, view)}; {machine}; torch {versions['torch']}."
     else:
         header, rows, caption = _of_a_table(result)
         caption += f"; {machine}; torch {versions['torch']}, GPyTorch {versions['gpytorch']}."
