@@ -148,9 +148,8 @@ class GalerkinSpace:
             rank_rtol: Singular values of the images up to this share of the largest count as zero; None: only those that
                 spoil the triangular factor.
         """
-        if self._factors is None:
-            self._factors = torch.linalg.qr(self.images.to(torch.float64))
-        Q, R = self._factors
+        Q, R = self._factors if self._factors is not None else torch.linalg.qr(self.images.to(torch.float64))
+        self._factors = Q, R
         right = Q.mT @ rhs.to(torch.float64)
         if rank_rtol is not None:
             return torch.linalg.pinv(R, rtol=rank_rtol) @ right

@@ -12,12 +12,10 @@ from dataclasses import dataclass
 import torch
 
 from rangeformer.looped.space import Ritz
-from rangeformer.shapes import Float, Tensor
+from rangeformer.shapes import Bool, Float, Tensor
 
 # A pair whose residual is below this share of its distance to the next value stands for itself.
 _CONVERGED = 0.1
-# Masses of single eigenvalues scatter; what exceeds one by less than this many standard deviations is scatter.
-_SIGNIFICANT = 3.0
 
 
 @dataclass(frozen=True)
@@ -27,12 +25,14 @@ class Density:
     Attributes:
         ritz: The Ritz pairs, ascending.
         counts: `(*batch, m)` how many eigenvalues each value stands for; they sum to n.
+        settled: `(*batch, m)` which values stand for themselves alone.
         counts_by_probe: `(*batch, m, p)` the same as each probe alone would have it; empty if the space is complete.
         size: N.
     """
 
     ritz: Ritz
     counts: Float[Tensor, "*batch m"]
+    settled: Bool[Tensor, "*batch m"]
     counts_by_probe: Float[Tensor, "*batch m p"]
     size: int
 
@@ -51,37 +51,49 @@ def density(ritz: Ritz, components: Float[Tensor, "*batch m p"], size: int) -> D
         size: N.
     """
     masses = components.square()
-    m, p = masses.shape[-2:]
-    if m == size:
-        return Density(ritz, torch.ones_like(ritz.values), masses[..., :0], size)
+    if masses.shape[-2] == size:
+        every = torch.ones_like(ritz.values)
+        return Density(ritz, every, every.bool(), masses[..., :0], size)
     masses = size * masses / masses.sum(-2, keepdim=True).clamp_min(torch.finfo(masses.dtype).tiny)
-    mean = masses.mean(-1)
-    settled = _settled(ritz) & (mean <= 1 + _SIGNIFICANT * (2 / p) ** 0.5)
+    # A block shows as many copies of a multiple eigenvalue as it is wide, so a lone Ritz value is a simple eigenvalue.
+    settled = _settled(ritz)
     # Where every pair has converged there is nothing but scatter to tell where the other eigenvalues are.
     settled = settled & ~settled.all(-1, keepdim=True)
-    return Density(ritz, _shared(mean, settled, size), _shared(masses.mT, settled.unsqueeze(-2), size).mT, size)
+    by_probe = _shared(masses.mT, settled.unsqueeze(-2), size).mT
+    return Density(ritz, _shared(masses.mean(-1), settled, size), settled, by_probe, size)
 
 
 def eigenvalues(found: Density) -> tuple[Float[Tensor, "*batch n"], Float[Tensor, "*batch n"]]:
     """The n quantiles of a density, ascending, and how far each may be off."""
-    values, residuals = found.ritz.values, found.ritz.residual_norms
+    values, residuals, counts = found.ritz.values, found.ritz.residual_norms, found.counts
     if found.is_complete:
         return values, residuals
-    middle = (found.counts.cumsum(-1) - found.counts / 2).contiguous()
-    wanted = torch.arange(found.size, dtype=middle.dtype, device=middle.device).expand(*middle.shape[:-1], -1) + 0.5
-    right = torch.searchsorted(middle, wanted.contiguous()).clamp(1, middle.shape[-1] - 1)
-    left = right - 1
-    low, high = values.gather(-1, left), values.gather(-1, right)
-    start, stop = middle.gather(-1, left), middle.gather(-1, right)
+    edges = counts.cumsum(-1)
+    middle = (edges - counts / 2).contiguous()
+    wanted = torch.arange(found.size, dtype=middle.dtype, device=middle.device) + 0.5
+    wanted = wanted.expand(*middle.shape[:-1], -1).contiguous()
+    last = middle.shape[-1] - 1
+    right = torch.searchsorted(middle, wanted).clamp(min(1, last), last)
+    left = (right - 1).clamp_min(0)
+
+    def at(numbers: Tensor) -> tuple[Tensor, Tensor]:
+        return numbers.gather(-1, left), numbers.gather(-1, right)
+
+    (low, high), (start, stop) = at(values), at(middle)
     share = ((wanted - start) / (stop - start).clamp_min(torch.finfo(middle.dtype).tiny)).clamp(0, 1)
-    share = torch.where(share < _ROUNDING, torch.zeros_like(share), share)
-    share = torch.where(share > 1 - _ROUNDING, torch.ones_like(share), share)
+    # A settled value is an eigenvalue, not the end of a stretch of them.
+    alone = torch.stack(at(found.settled)).any(0)
+    share = torch.where(alone, (wanted > edges.gather(-1, left)).to(share.dtype), share)
     estimate = torch.lerp(low, high, share)
-    # On a node: its residual. Between nodes: anything between them is possible.
-    between = (share > 0) & (share < 1)
-    nearest = torch.where(share < 0.5, residuals.gather(-1, left), residuals.gather(-1, right))
-    widest = torch.maximum(residuals.gather(-1, left), residuals.gather(-1, right)) + (high - low)
-    return estimate, torch.where(between, widest, nearest)
+    # On a value: how far that may be off. Between two: anything between them is possible.
+    gaps = values.diff(dim=-1)
+    far = torch.full_like(values[..., :1], torch.inf)
+    spacing = torch.minimum(torch.cat([far, gaps], -1), torch.cat([gaps, far], -1))
+    own = residuals + torch.where(found.settled | spacing.isinf(), torch.zeros_like(spacing), spacing)
+    low_error, high_error = at(own)
+    between = torch.maximum(*at(residuals)) + (high - low)
+    nearest = torch.where(share < 0.5, low_error, high_error)
+    return estimate, torch.where(alone | (share == 0) | (share == 1), nearest, between)
 
 
 def spectral_sum(
@@ -111,9 +123,6 @@ def spectral_sum(
         probed = (found.counts_by_probe * values.unsqueeze(-1)).sum(-2)
         by_probe = by_probe + beta.unsqueeze(-1) * (trace.unsqueeze(-1) - probed)
     return total, by_probe.std(-1) / by_probe.shape[-1] ** 0.5
-
-
-_ROUNDING = 1e-9
 
 
 def _settled(ritz: Ritz) -> Tensor:
