@@ -1,8 +1,12 @@
-"""Randomised singular value decomposition with a Gaussian sketch and an error estimate.
+"""Randomised singular value decomposition: a sketch, a range, as many power iterations as pay, and an error estimate.
 
-Halko, Martinsson & Tropp, "Finding structure with randomness", SIAM Review 2011, Algorithms 4.4 and 5.1. The error is
-estimated from a few Gaussian vectors that ride along in the last product with A and take no part in the range: the mean of
-||(I - Q Q^T) A w||^2 is the squared Frobenius error of the range, whatever the sketch was.
+Halko, Martinsson & Tropp, "Finding structure with randomness", SIAM Review 2011, Algorithms 4.4 and 5.1, with any sketch.
+Each pass over A alternates between its two sides and replaces a basis of one side by that of the other:
+
+    Y = A Omega, Q = orth(Y)  |  B = A^T Q: A ~ Q B^T   |  V = orth(B), Y = A V: A ~ Y V^T   |  Q = orth(Y), ...
+
+so every pass from the second on yields an approximation, none worse than the one before. "auto" stops after the one whose
+gain says that the next would buy nothing.
 """
 
 from dataclasses import dataclass
@@ -10,33 +14,40 @@ from typing import Any
 
 import torch
 
-from rangeformer import MatrixOperator, as_operator
+from rangeformer.operators import MatrixOperator
 from rangeformer.randomness import SKETCH, generator_or_default
 from rangeformer.shapes import Float, Tensor
-from rangeformer.validation import check_count
+from rangeformer.validation import check_count, check_tolerance
+from sketching.arguments import as_sketch, check_rank, one_matrix, rows_allowed
+from sketching.distributions import Sketch
+from sketching.error_estimate import Missed, check_finite, draw_test_vectors, missed_energy
+from sketching.low_rank import LowRank
 
-_NUM_TEST_VECTORS = 8
+AUTO = "auto"
+_MOST_PASSES = 10  # of "auto": four power iterations
+_WORTH_A_PASS = 0.04  # share of the squared error that a pass must be expected to remove
+_CANCELLATION = 1e-10  # squared relative errors below this are measured by test vectors, never by differences
 
 
-@dataclass(frozen=True)
-class LowRank:
-    """A ~ U diag(S) Vh, and what is known of the error.
+@dataclass
+class _State:
+    """An approximation between two passes.
 
     Attributes:
-        U: `(m, rank)` orthonormal columns.
-        S: `(rank,)` descending.
-        Vh: `(rank, n)` orthonormal rows.
-        relative_error: Estimate of ||A - U diag(S) Vh||_F / ||A||_F.
-        num_passes: Times A was read as a whole.
-        num_matvecs: Vectors multiplied by A or A.mT.
+        left: `(m, l)`, `right`: `(n, l)`: bases of which the newer is not orthonormal: A ~ left right^T.
+        values: Singular values of left right^T, float64.
+        missed: What is known of |A|^2 - |left right^T|^2.
     """
 
-    U: Float[Tensor, "m r"]
-    S: Float[Tensor, " r"]
-    Vh: Float[Tensor, "r n"]
-    relative_error: float
-    num_passes: int
-    num_matvecs: int
+    left: Tensor
+    right: Tensor
+    values: Tensor
+    missed: Missed
+
+    def error(self, rank: int) -> Missed:
+        """Squared Frobenius error after truncation."""
+        truncated = float(self.values[rank:].square().sum())
+        return Missed(self.missed.mean + truncated, self.missed.upper + truncated)
 
 
 def randomized_svd(
@@ -44,23 +55,33 @@ def randomized_svd(
     rank: int,
     *,
     num_oversamples: int = 10,
-    num_power_iterations: int = 0,
+    num_power_iterations: int | str = AUTO,
+    sketch: str | Sketch = "rangeformer",
+    max_rows: int | None = None,
+    tolerance: float | None = None,
     generator: torch.Generator | None = None,
 ) -> LowRank:
-    """The leading singular triplets of A from a Gaussian sketch.
+    """The leading singular triplets of A.
 
     Args:
         A: `(m, n)` matrix that can be multiplied from both sides; see `rangeformer.as_operator`.
         rank: Triplets wanted (Halko's k, scikit-learn's n_components), at most min(m, n).
         num_oversamples: Extra sketch columns (Halko's p).
-        num_power_iterations: Re-orthonormalised multiplications by A A.mT (Halko's q, scikit-learn's n_iter), two passes each.
-        generator: Source of the sketch; a fixed one if None.
+        num_power_iterations: Re-orthonormalised multiplications by A A.mT (Halko's q, scikit-learn's n_iter), two passes each;
+            or "auto": half iterations for as long as the estimated error says that another pass buys something.
+        sketch: A `Sketch`, or "rangeformer", "rangeformer-untrained", "sampled-rows", "gaussian", "sparse-sign", "trig".
+        max_rows: Most rows' worth of entries that a sketch may read beforehand. Default: the larger of 4 rank and a tenth of
+            the rows, never more than half.
+        tolerance: Relative Frobenius error to reach: "auto" goes on until it is met, or nothing is gained any more; the
+            result says which.
+        generator: Source of all randomness; a fixed one if None.
 
     Returns:
-        The factors in A's dtype with an estimate of the error.
+        The factors in A's dtype with an estimate of the error; unpacks to `U, S, Vh`.
 
     Raises:
-        ValueError: If A is a batch, or a count is impossible.
+        TypeError: Wrong type of an argument.
+        ValueError: If A is a batch or not finite, a count is impossible, or a name is not known.
 
     References:
         Halko, Martinsson & Tropp 2011, Algorithms 4.4 and 5.1.
@@ -68,49 +89,133 @@ def randomized_svd(
     Example:
         >>> import torch, sketching
         >>> A = torch.outer(torch.arange(1.0, 9.0), torch.ones(5))
-        >>> low_rank = sketching.randomized_svd(A, 1, generator=torch.Generator().manual_seed(0))
-        >>> bool(torch.allclose((low_rank.U * low_rank.S) @ low_rank.Vh, A, atol=1e-4)), low_rank.num_passes
+        >>> U, S, Vh = low_rank = sketching.randomized_svd(A, 1)
+        >>> bool(torch.allclose((U * S) @ Vh, A, atol=1e-4)), low_rank.num_passes
         (True, 2)
     """
-    operator = as_operator(A)
-    m, n = operator.shape[-2:]
-    if operator.batch_shape:
-        raise ValueError(f"`A` must be one matrix (m, n). Got {tuple(operator.shape)}; loop over the batch.")
-    check_count("rank", rank, least=1)
+    operator = one_matrix(A)
+    check_rank(operator, rank)
     check_count("num_oversamples", num_oversamples, least=0)
-    check_count("num_power_iterations", num_power_iterations, least=0)
-    if rank > min(m, n):
-        raise ValueError(f"`rank` must be at most min(m, n) = {min(m, n)}. Got {rank}.")
+    _check_power_iterations(num_power_iterations)
+    if tolerance is not None:
+        check_tolerance("tolerance", tolerance)
+    law, limit = as_sketch(sketch), rows_allowed(operator, rank, max_rows)
     generator = generator_or_default(generator, SKETCH)
     before = operator.reads.snapshot()
     with torch.no_grad():
-        size = min(rank + num_oversamples, m, n)
-        sketch = _gaussian(operator, size, generator)
-        test_vectors = _gaussian(operator, _NUM_TEST_VECTORS, generator)
-        for _ in range(num_power_iterations):
-            left = torch.linalg.qr(operator.matmul(sketch)).Q
-            sketch = torch.linalg.qr(operator.rmatmul(left)).Q
-        image, test_image = operator.matmul(torch.cat([sketch, test_vectors], -1)).tensor_split([size], -1)
-        Q = torch.linalg.qr(image).Q
-        U, S, Vh = torch.linalg.svd(operator.rmatmul(Q).mT, full_matrices=False)
-        outside = (test_image - Q @ (Q.mT @ test_image)).to(torch.float64)
-        left_out = outside.square().sum(0).mean()
+        size = min(rank + num_oversamples, *operator.shape)
+        omega = law.draw(operator, size, max_rows=limit, generator=generator)
+        state, why = _passes(operator, omega, rank, num_power_iterations, tolerance, generator)
+        U, S, Vh = _factors(state, rank)
+    error, total = state.error(rank), state.missed.mean + float(state.values.square().sum())
+    relative = (error.mean / total) ** 0.5 if total > 0 else 0.0
+    upper = (error.upper / total) ** 0.5 if total > 0 else 0.0
     reads = operator.reads.since(before)
-    truncated = S[rank:].to(torch.float64).square().sum()
-    kept = S.to(torch.float64).square().sum()
-    total = (kept + left_out).clamp_min(torch.finfo(torch.float64).tiny)
     return LowRank(
-        U=Q @ U[:, :rank],
-        S=S[:rank],
-        Vh=Vh[:rank],
-        relative_error=float(((left_out + truncated) / total).sqrt()),
+        U=U,
+        S=S,
+        Vh=Vh,
+        relative_error=relative,
         num_passes=reads.passes,
         num_matvecs=reads.matvecs,
+        num_entries=reads.entries,
+        converged=tolerance is None or upper <= tolerance,
+        message=_message(why, relative, upper, tolerance),
     )
 
 
-def _gaussian(operator: MatrixOperator, size: int, generator: torch.Generator | None) -> Tensor:
-    device = generator.device if generator is not None else torch.device("cpu")
-    shape = (operator.num_columns, size)
-    draw = torch.randn(shape, generator=generator, dtype=operator.dtype, device=device)
-    return draw.to(operator.device)
+def _passes(
+    operator: MatrixOperator,
+    omega: Float[Tensor, "n l"],
+    rank: int,
+    num_power_iterations: int | str,
+    tolerance: float | None,
+    generator: torch.Generator,
+) -> tuple[_State, str]:
+    """Pass after pass until the iterations asked for are done, or another one would buy nothing."""
+    size = omega.shape[1]
+    images = operator.matmul(torch.cat([omega, draw_test_vectors(operator, generator)], -1))
+    check_finite(images)
+    image, test_images = images.tensor_split([size], -1)
+    left = torch.linalg.qr(image).Q
+    state, gain = _from_left(operator, left, test_images, rank)
+    if isinstance(num_power_iterations, int):
+        for _ in range(num_power_iterations):
+            right = torch.linalg.qr(state.right).Q
+            left = torch.linalg.qr(operator.matmul(right)).Q
+            state, _ = _from_left(operator, left, test_images, rank)
+        return state, f"{num_power_iterations} power iterations as asked for."
+    num_passes = 2
+    while True:
+        error, total = state.error(rank), state.missed.mean + float(state.values.square().sum())
+        if tolerance is not None and error.upper <= tolerance**2 * total:
+            return state, "The tolerance is met."
+        if gain <= _WORTH_A_PASS * error.mean or error.mean <= torch.finfo(operator.dtype).eps ** 2 * total:
+            return state, "Another pass would buy nothing."
+        if num_passes >= _MOST_PASSES:
+            return state, f"Stopped after {num_passes} passes."
+        captured = float(state.values[:rank].square().sum())
+        if num_passes % 2 == 0:
+            right = torch.linalg.qr(state.right).Q
+            state = _from_right(operator, right, state)
+        else:
+            left = torch.linalg.qr(state.left).Q
+            state, _ = _from_left(operator, left, test_images, rank)
+        num_passes += 1
+        gain = float(state.values[:rank].square().sum()) - captured
+        if num_passes % 2 and state.missed.mean <= _CANCELLATION * total:
+            gain = float("inf")  # too small to be known as a difference: finish the iteration and measure
+
+
+def _from_left(
+    operator: MatrixOperator, left: Float[Tensor, "m l"], test_images: Float[Tensor, "m t"], rank: int
+) -> tuple[_State, float]:
+    """A ~ left (A^T left)^T, and what the last half of the oversamples has gained: a hint of what more would."""
+    right = operator.rmatmul(left)
+    check_finite(right)
+    core = torch.linalg.qr(right).R.to(torch.float64)  # the sketch's columns are nested in it
+    values = torch.linalg.svdvals(core)
+    fewer = rank + (core.shape[1] - rank) // 2
+    without = torch.linalg.svdvals(core[:, :fewer])
+    gain = float(values[:rank].square().sum() - without[:rank].square().sum())
+    missed = missed_energy(left, test_images)
+    if fewer == core.shape[1]:
+        gain = float("inf") if core.shape[1] < min(operator.shape) else 0.0
+    return _State(left, right, values, missed), gain
+
+
+def _from_right(operator: MatrixOperator, right: Float[Tensor, "n l"], earlier: _State) -> _State:
+    """A ~ (A right) right^T; |A|^2 is known from before, so what is missed follows without test vectors."""
+    left = operator.matmul(right)
+    values = torch.linalg.svdvals(torch.linalg.qr(left).R.to(torch.float64))
+    gained = float(values.square().sum() - earlier.values.square().sum())
+    missed = Missed(max(earlier.missed.mean - gained, 0.0), max(earlier.missed.upper - gained, 0.0))
+    return _State(left, right, values, missed)
+
+
+def _factors(state: _State, rank: int) -> tuple[Tensor, Tensor, Tensor]:
+    """SVD of left right^T by two QR factorisations and an l x l SVD in float64."""
+    Q_left, R_left = torch.linalg.qr(state.left)
+    Q_right, R_right = torch.linalg.qr(state.right)
+    U, S, Vh = torch.linalg.svd(R_left.to(torch.float64) @ R_right.mT.to(torch.float64))
+    dtype = state.left.dtype
+    return Q_left @ U[:, :rank].to(dtype), S[:rank].to(dtype), Vh[:rank].to(dtype) @ Q_right.mT
+
+
+def _check_power_iterations(value: int | str) -> None:
+    if isinstance(value, str):
+        if value != AUTO:
+            raise ValueError(f"`num_power_iterations` must be 'auto' or an integer >= 0. Got {value!r}.")
+    else:
+        check_count("num_power_iterations", value, least=0)
+
+
+def _message(why: str, relative: float, upper: float, tolerance: float | None) -> str:
+    if tolerance is None:
+        return f"{why} Estimated relative error {relative:.2e}."
+    if upper <= tolerance:
+        return f"Estimated relative error {relative:.2e}, at most {upper:.2e}, within the tolerance {tolerance:.1e}."
+    return (
+        f"{why} The tolerance {tolerance:.1e} is not met: the relative error is estimated as {relative:.2e}, at most "
+        f"{upper:.2e}. Allow a higher rank, or more power iterations."
+    )

@@ -29,7 +29,7 @@ def test_matches_the_dense_svd_once_the_spectrum_allows():
 
 def test_without_power_iterations_a_slow_spectrum_is_missed():
     A, S = decaying(power=0.5)
-    low_rank = sketching.randomized_svd(A, 8, generator=generator())
+    low_rank = sketching.randomized_svd(A, 8, num_power_iterations=0, sketch="gaussian", generator=generator())
     error = torch.linalg.matrix_norm(A - (low_rank.U * low_rank.S) @ low_rank.Vh)
     assert error > 1.02 * S[8:].square().sum().sqrt()
 
@@ -52,7 +52,7 @@ def test_counts_every_pass(num_power_iterations):
     A, _ = decaying()
     low_rank = sketching.randomized_svd(A, 5, num_power_iterations=num_power_iterations)
     assert low_rank.num_passes == 2 + 2 * num_power_iterations
-    num_test_vectors = 8
+    num_test_vectors = 10
     assert low_rank.num_matvecs == 15 * low_rank.num_passes + num_test_vectors
 
 

@@ -1,0 +1,112 @@
+"""Checks that the calls share, and sketches by name."""
+
+from typing import Any
+
+import torch
+
+from rangeformer import MatrixOperator, as_operator
+from rangeformer.validation import check_count
+from sketching.distributions import Gaussian, RangeFormerSketch, SampledRowSpace, Sketch, SparseSign, SubsampledTrig
+from sketching.distributions.base import default_max_rows
+
+SKETCHES = {
+    "gaussian": Gaussian,
+    "sparse-sign": SparseSign,
+    "trig": SubsampledTrig,
+    "sampled-rows": SampledRowSpace,
+    "rangeformer": RangeFormerSketch,
+    "rangeformer-untrained": RangeFormerSketch,
+}
+"""Sketches that the calls know by name."""
+
+
+def as_sketch(sketch: str | Sketch) -> Sketch:
+    """The sketch of a name, or the sketch itself.
+
+    Args:
+        sketch: A key of `SKETCHES`, or an object.
+
+    Raises:
+        TypeError: If it is neither.
+        ValueError: If the name is not known.
+    """
+    if isinstance(sketch, Sketch):
+        return sketch
+    if not isinstance(sketch, str):
+        raise TypeError(f"`sketch` must be a Sketch or one of {sorted(SKETCHES)}. Got {type(sketch).__name__}.")
+    if sketch not in SKETCHES:
+        raise ValueError(f"`sketch` must be a Sketch or one of {sorted(SKETCHES)}. Got {sketch!r}.")
+    return SKETCHES[sketch]()
+
+
+def one_matrix(A: Any) -> MatrixOperator:
+    """A as an operator that is not a batch.
+
+    Args:
+        A: Anything `rangeformer.as_operator` reads.
+
+    Raises:
+        TypeError: If A is nothing that can be read.
+        ValueError: If A is a batch, empty or not finite.
+    """
+    operator = as_operator(A)
+    if operator.batch_shape:
+        raise ValueError(f"`A` must be one matrix (m, n). Got {tuple(operator.shape)}; loop over the batch.")
+    return operator
+
+
+def check_rank(operator: MatrixOperator, rank: int) -> None:
+    """A rank is an integer between 1 and min(m, n).
+
+    Args:
+        operator: A.
+        rank: What was asked for.
+
+    Raises:
+        ValueError: If it is not.
+    """
+    check_count("rank", rank, least=1)
+    limit = min(operator.num_rows, operator.num_columns)
+    if rank > limit:
+        raise ValueError(f"`rank` must be at most min(m, n) = {limit}. Got {rank}.")
+
+
+def rows_allowed(operator: MatrixOperator, rank: int, max_rows: int | None) -> int:
+    """`max_rows`, or its default.
+
+    Args:
+        operator: A.
+        rank: Directions wanted.
+        max_rows: What the caller said.
+
+    Raises:
+        ValueError: If it is not an integer of at least 1, or more than half of the rows.
+    """
+    check_count("max_rows", max_rows, least=1, optional=True)
+    if max_rows is None:
+        return default_max_rows(operator.num_rows, rank)
+    if max_rows > max(1, operator.num_rows // 2):
+        raise ValueError(
+            f"`max_rows` must be at most half of A's {operator.num_rows} rows. Got {max_rows}; "
+            "to read all of A take a power iteration."
+        )
+    return max_rows
+
+
+def sketch_of(
+    operator: MatrixOperator,
+    sketch: str | Sketch,
+    num_columns: int,
+    max_rows: int,
+    generator: torch.Generator,
+) -> torch.Tensor:
+    """Omega, `(n, num_columns)`.
+
+    Args:
+        operator: A.
+        sketch: Name or object.
+        num_columns: l.
+        max_rows: Budget of rows.
+        generator: Source.
+    """
+    return as_sketch(sketch).draw(operator, num_columns, max_rows=max_rows, generator=generator)

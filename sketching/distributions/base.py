@@ -1,0 +1,81 @@
+"""The one interface of all sketches: a law from which Omega is drawn, which may read some of A first."""
+
+from abc import ABC, abstractmethod
+
+import torch
+
+from rangeformer.operators import MatrixOperator
+from rangeformer.shapes import Float, Tensor
+
+
+class Sketch(ABC):
+    """A law of n x l matrices Omega whose image A Omega is to span A's leading range.
+
+    Whatever a sketch reads of A before it draws is read through the operator and stands in `operator.reads`: c rows cost
+    c n entries, c / m of a pass.
+    """
+
+    @abstractmethod
+    def draw(
+        self,
+        operator: MatrixOperator,
+        num_columns: int,
+        *,
+        max_rows: int | None = None,
+        generator: torch.Generator,
+    ) -> Float[Tensor, "n l"]:
+        """Draw Omega.
+
+        Args:
+            operator: A, `(m, n)`, one matrix.
+            num_columns: l, columns of Omega; at most n.
+            max_rows: Most rows' worth of entries to read beforehand, ignored by laws that read nothing. Default: the larger
+                of 4 l and a tenth of the rows, never more than half of them.
+            generator: Source of all randomness.
+
+        Returns:
+            `(n, num_columns)` in A's dtype and on its device; never NaN, of full column rank with probability one.
+        """
+
+
+def default_max_rows(num_rows: int, rank: int) -> int:
+    """How many rows a sketch may read by default: the larger of 4 rank and a tenth, never more than half, at least one.
+
+    Args:
+        num_rows: m.
+        rank: Directions wanted.
+    """
+    return max(1, min(max(4 * rank, -(-num_rows // 10)), num_rows // 2))
+
+
+def normal(
+    shape: tuple[int, ...], generator: torch.Generator, *, dtype: torch.dtype, device: torch.device
+) -> Float[Tensor, "..."]:
+    """Independent N(0, 1) drawn where the generator lives, moved to where A lives.
+
+    Args:
+        shape: Of the result.
+        generator: Source.
+        dtype: Of the result.
+        device: Of the result.
+    """
+    return torch.randn(shape, generator=generator, dtype=dtype, device=generator.device).to(device)
+
+
+def filled(
+    directions: Float[Tensor, "n k"], num_columns: int, generator: torch.Generator, *, dtype: torch.dtype
+) -> Float[Tensor, "n l"]:
+    """The first `num_columns` directions, made up to that number by Gaussian columns of the same mean length.
+
+    Args:
+        directions: Unit columns, best first.
+        num_columns: l.
+        generator: Source of the Gaussian columns.
+        dtype: Of the result.
+    """
+    directions = directions[:, :num_columns].to(dtype)
+    n, missing = directions.shape[0], num_columns - directions.shape[1]
+    if missing <= 0:
+        return directions
+    gaussian = normal((n, missing), generator, dtype=dtype, device=directions.device) / n**0.5
+    return torch.cat([directions, gaussian], -1)

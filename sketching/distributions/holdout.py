@@ -1,0 +1,138 @@
+"""How much of a sketch to take from the rows read, from their lift, and from chance: decided by rows left out.
+
+A candidate law is built from some of the rows and judged by the energy of the others that it captures. Three questions are
+answered by the same numbers: the share of the lift (none, or one of `SHARES`); whether directions beyond the sampled rows
+beat random ones, else those columns are Gaussian; and how heavy the tail is. What the candidates miss of the held-out rows
+is spread over many rows on benign matrices; if it sits in a few, other such rows will be among the unread ones, and every
+column of the sketch needs Gaussian noise enough to find them.
+"""
+
+from dataclasses import dataclass
+
+import torch
+
+from rangeformer.shapes import Float, Tensor
+
+SHARES = (0.01, 0.03, 0.1, 0.3)
+_NOISE = 0.1  # Gaussian part of a unit column if one row carries all that is missed
+_MAX_NOISE = 0.2
+_MISSED_FACTOR = 10  # the more is missed, the more there is for chance to find, and the less noise can spoil
+_LEAST_GAIN = 0.01  # a smaller gain over the rows alone is no evidence for the lift
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What the rows left out say.
+
+    Attributes:
+        share: Weight of the lift's guess beside the sample's, 0 for the rows alone.
+        noise: Standard deviation of Gaussian entries to add to every unit column.
+        missed: Share of the held-out energy that the chosen law missed.
+    """
+
+    share: float
+    noise: float
+    missed: float
+
+
+def decide(
+    rows: Float[Tensor, "c n"],
+    features: list[Float[Tensor, "n f"]],
+    folds: list[Float[Tensor, " c"]],
+    num_columns: int,
+) -> Decision:
+    """Judge the candidates.
+
+    Args:
+        rows: R, float64, weighted.
+        features: For every fold the lift of the rows outside it, of Frobenius norm one.
+        folds: Boolean masks of the held-out rows.
+        num_columns: l.
+
+    Returns:
+        The decision; the lift is never chosen where it captures no more than chance.
+    """
+    n = rows.shape[1]
+    totals = rows.square().sum(-1)
+    missed = rows.new_zeros(1 + len(SHARES), len(rows))
+    spanned = num_columns
+    for held_out, lifted in zip(folds, features, strict=True):
+        seen, unseen = rows[~held_out], rows[held_out]
+        spanned = min(spanned, len(seen))
+        table = joined(seen, lifted)
+        gram, images = table.mT @ table, unseen @ table
+        for j, share in enumerate((0.0, *SHARES)):
+            weights = _weights(len(seen), table, share)
+            directions = leading_coefficients(gram, weights, num_columns)
+            captured = (images @ directions).square().sum(-1)
+            missed[j, held_out] = (totals[held_out] - captured).clamp_min(0)
+    judged = torch.stack(folds).any(0)
+    by_candidate = missed[:, judged].sum(-1)
+    best = int(by_candidate.argmin())
+    by_chance = max(0, num_columns - spanned) / n
+    if float(by_candidate[0] - by_candidate[best]) <= float(by_candidate[0]) * max(by_chance, _LEAST_GAIN):
+        best = 0
+    total = float(totals[judged].sum())
+    share_missed = float(by_candidate[best]) / total if total > 0 else 0.0
+    noise = _NOISE * (1 + _MISSED_FACTOR * share_missed) / effective_number(missed[best, judged])
+    noise = min(_MAX_NOISE, noise)
+    return Decision((0.0, *SHARES)[best], noise, share_missed)
+
+
+def joined(rows: Float[Tensor, "c n"], features: Float[Tensor, "n f"]) -> Float[Tensor, "n p"]:
+    """Columns R^T / |R| and Psi side by side.
+
+    Args:
+        rows: R.
+        features: Psi, of Frobenius norm one.
+    """
+    norm = torch.linalg.matrix_norm(rows).clamp_min(torch.finfo(torch.float64).tiny)
+    return torch.cat([rows.mT / norm, features], -1)
+
+
+def leading_coefficients(
+    gram: Float[Tensor, "p p"], weights: Float[Tensor, " p"], count: int
+) -> Float[Tensor, "p k"]:
+    """C such that X C are the leading orthonormal eigenvectors of X diag(weights)^2 X^T, from the Gram matrix X^T X.
+
+    Args:
+        gram: X^T X.
+        weights: Of the columns of X.
+        count: Most vectors.
+    """
+    values, vectors = torch.linalg.eigh(gram * weights.unsqueeze(-1) * weights)
+    values, vectors = values.flip(-1)[:count], vectors.flip(-1)[:, :count]
+    kept = values > 1e-13 * values[0].clamp_min(torch.finfo(torch.float64).tiny)
+    return weights.unsqueeze(-1) * vectors[:, kept] * values[kept].rsqrt()
+
+
+def effective_number(energies: Float[Tensor, " c"]) -> float:
+    """(sum e)^2 / sum e^2, at least 1; the number of rows if nothing was missed.
+
+    Args:
+        energies: Not negative.
+    """
+    peak = energies.max()
+    if not bool(peak > 0):
+        return float(len(energies))
+    energies = energies / peak
+    return max(1.0, float(energies.sum().square() / energies.square().sum()))
+
+
+def make_folds(count: int, num_columns: int, device: torch.device) -> list[Tensor]:
+    """Which rows are held out together: thirds of the rows, two of the three where the rows are many anyway.
+
+    Args:
+        count: c.
+        num_columns: l.
+        device: Of the masks.
+    """
+    fold = torch.arange(count, device=device) % 3
+    num_folds = 3 if count < 2 * num_columns else 2
+    return [fold == k for k in range(min(num_folds, count))]
+
+
+def _weights(num_rows: int, table: Tensor, share: float) -> Tensor:
+    weights = torch.full((table.shape[1],), share**0.5, dtype=table.dtype, device=table.device)
+    weights[:num_rows] = 1.0
+    return weights

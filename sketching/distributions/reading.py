@@ -1,0 +1,124 @@
+"""Which rows of a matrix to read when only a few may be read.
+
+Rows that stand next to each other are often alike (images, time series, sorted tables), so a sample takes one row from each
+of c equal strata of the index: never more variance than c uniform rows, and without any order the same. Where a few rows
+carry most of the energy uniform samples miss them; then one or two columns of A, a few per cent of the budget, tell the
+others' sizes and rows are drawn with unequal probability (stratified all the same) and weighted by the inverse
+probability of being read in either stage, so that sum_i w_i a_i a_i^T estimates A^T A in every case.
+"""
+
+from dataclasses import dataclass
+
+import torch
+
+from rangeformer.operators import MatrixOperator
+from rangeformer.shapes import Float, Int, Tensor
+
+_FIRST = 24  # rows read before anything is decided
+_HEAVY = 0.35  # effective share of the rows that carry the energy, below which their sizes are worth a column
+_UNIFORM_SHARE = 0.5  # of the unequal draw; keeps every weight bounded
+
+
+@dataclass(frozen=True)
+class SampledRows:
+    """Rows that were read, with what each stands for.
+
+    Attributes:
+        index: `(c,)` which rows, distinct.
+        rows: `(c, n)` float64, each times the square root of its weight over a common scale: R^T R ~ A^T A / scale^2.
+        num_columns_read: Whole columns that were read to find the sizes of rows.
+    """
+
+    index: Int[Tensor, " c"]
+    rows: Float[Tensor, "c n"]
+    num_columns_read: int = 0
+
+
+def uniform_rows(operator: MatrixOperator, count: int, generator: torch.Generator) -> SampledRows:
+    """Read `count` distinct rows, all equally likely: the plain sample of the textbooks.
+
+    Args:
+        operator: A, `(m, n)`.
+        count: c, at most m.
+        generator: Source.
+    """
+    index = torch.randperm(operator.num_rows, generator=generator, device=generator.device)[:count].to(operator.device)
+    return SampledRows(index, scaled(operator.rows(index), torch.ones_like(index, dtype=torch.float64)))
+
+
+def stratified_rows(operator: MatrixOperator, max_rows: int, generator: torch.Generator) -> SampledRows:
+    """Read at most `max_rows` rows' worth of entries: a few rows first, then what they call for.
+
+    Args:
+        operator: A, `(m, n)`.
+        max_rows: Budget, in rows; columns read count m / n each.
+        generator: Source.
+
+    Returns:
+        The sample; fewer rows than allowed if the first ones span all that the next ones could show.
+    """
+    m, n = operator.num_rows, operator.num_columns
+    first_count = min(_FIRST, max_rows)
+    uniform = torch.full((m,), 1.0 / m, dtype=torch.float64, device=operator.device)
+    index = _strata(uniform * first_count, generator)
+    rows = operator.rows(index).to(torch.float64)
+    if max_rows <= _FIRST or _low_rank(rows, operator.dtype):
+        return SampledRows(index, scaled(rows, torch.ones(len(index), dtype=torch.float64, device=rows.device)))
+    law, num_read = uniform, 0
+    energies = _energies(rows)
+    columns_allowed = int((max_rows - first_count) / 4 * n / m)
+    if columns_allowed >= 1 and _effective_number(energies) < _HEAVY * len(index):
+        num_read = min(2, columns_allowed)
+        loudest = _energies(rows.mT).topk(min(num_read, n)).indices
+        sizes = _energies(operator.columns(loudest).to(torch.float64))
+        if bool(sizes.sum() > 0):
+            law = _UNIFORM_SHARE * uniform + (1 - _UNIFORM_SHARE) * sizes / sizes.sum()
+    more_count = max_rows - first_count - -(-num_read * m // n)
+    unread = torch.ones(m, dtype=torch.bool, device=operator.device)
+    unread[index] = False
+    expected = (law * (more_count / law[unread].sum())).clamp_max(1.0)
+    more = _strata(expected * unread, generator)
+    index = torch.cat([index, more])
+    read_first = first_count / m
+    chance = read_first + (1 - read_first) * expected[index]
+    return SampledRows(index, scaled(torch.cat([rows, operator.rows(more).to(torch.float64)]), 1 / chance), num_read)
+
+
+def scaled(rows: Float[Tensor, "c n"], weights: Float[Tensor, " c"]) -> Float[Tensor, "c n"]:
+    """Rows times the square roots of their weights, in float64 and units in which squares are safe.
+
+    Args:
+        rows: As read.
+        weights: Inverse expected numbers.
+    """
+    rows = rows.to(torch.float64) * (weights / weights.max()).sqrt().unsqueeze(-1)
+    peak = rows.abs().amax()
+    return rows / peak if bool(peak > 0) else rows
+
+
+def _strata(expected: Float[Tensor, " m"], generator: torch.Generator) -> Tensor:
+    """One index from each stratum of unit expected number; an index never comes twice."""
+    ends = expected.cumsum(0)
+    count = max(1, round(float(ends[-1])))
+    jitter = torch.rand(count, generator=generator, dtype=torch.float64, device=generator.device).to(expected.device)
+    targets = (torch.arange(count, dtype=torch.float64, device=expected.device) + jitter) * (ends[-1] / count)
+    return torch.searchsorted(ends, targets, right=True).clamp_max(len(expected) - 1).unique()
+
+
+def _energies(rows: Float[Tensor, "c n"]) -> Tensor:
+    peak = rows.abs().amax()
+    return (rows / peak).square().sum(-1) if bool(peak > 0) else rows.square().sum(-1)
+
+
+def _effective_number(energies: Float[Tensor, " c"]) -> float:
+    """(sum e)^2 / sum e^2: how many rows share the energy; c if there is none."""
+    square = energies.square().sum()
+    return float(energies.sum().square() / square) if bool(square > 0) else float(len(energies))
+
+
+def _low_rank(rows: Float[Tensor, "c n"], dtype: torch.dtype) -> bool:
+    """Whether the rows are so dependent that more of them would most likely bring nothing."""
+    unit = scaled(rows, torch.ones(len(rows), dtype=torch.float64, device=rows.device))
+    values = torch.linalg.eigvalsh(unit @ unit.mT)
+    floor = (10 * torch.finfo(dtype).eps) ** 2 * len(rows) if dtype == torch.float32 else 1e-14
+    return int((values > floor * values[-1]).sum()) <= len(rows) // 2 and bool(values[-1] > 0)
