@@ -2,8 +2,8 @@
 
 Proposals: the untrained model, the trained model, and two oracles that look at *all* earlier rows: `oracle` ranks them by their exact
 residual correlation, as the re-ranking does with its candidates, and `greedy` takes the row that lowers the conditional variance
-most, given those already taken (forward selection), which is better because neighbours repeat each other. `random` proposes rows that mean
-nothing. The number of columns and of neighbours, and so the cost of an iteration, is the same in all. Rivals without neighbours get as many
+most, given those already taken (forward selection), which is better because neighbours repeat each other. `selection` is forward selection
+among the untrained model's candidates only: another rule, no other proposal. `random` proposes rows that mean nothing. The number of columns and of neighbours, and so the cost of an iteration, is the same in all. Rivals without neighbours get as many
 columns (random pivots) or sketch vectors (Nystrom) as our preconditioner reads entries of A, counted in columns.
 """
 
@@ -28,7 +28,7 @@ from rangeformer.preconditioner import Preconditioner, Structure
 from rangeformer.structured import kernel_matrix
 
 HYPERPARAMETERS = Path(__file__).resolve().parent / "hyperparameters"
-PROPOSALS = ("untrained", "trained", "oracle", "greedy")
+PROPOSALS = ("untrained", "trained", "selection", "oracle", "greedy")
 RIVALS = ("rpcholesky", "nystrom")
 ORACLES = ("oracle", "greedy")
 UNITS = {"nats": "half_mean_log_variance", "iterations": "iterations_fine"}
@@ -48,34 +48,43 @@ class Proposal:
     order: Tensor  # (n,)
     num_neighbors: int
 
-    def by_model(self, model: RangeFormer) -> Tensor:
-        """Candidates by the model's tokens."""
+    def candidates(self, model: RangeFormer) -> Tensor:
+        """Rows near in the model's tokens, (n, 4 k)."""
         inputs = (self.pivoted.factor, self.pivoted.residual_diagonal, self.pivoted.diagonal)
         with torch.no_grad():
             tokens = model(*(x.unsqueeze(0) for x in inputs)).neighbors.squeeze(0)
-        return self._ranked(tokens)
+        return self._nearest(tokens)
 
     def at_random(self, generator: torch.Generator) -> Tensor:
-        """Candidates near in tokens that mean nothing."""
-        return self._ranked(torch.randn(len(self.order), 8, generator=generator, dtype=torch.float64))
+        """Rows near in tokens that mean nothing, (n, 4 k)."""
+        return self._nearest(torch.randn(len(self.order), 8, generator=generator, dtype=torch.float64))
 
-    def oracles(self) -> dict[str, Tensor]:
-        """The strongest of all earlier rows, by R itself: all at once, and one given the others."""
+    def ranked(self, candidates: Tensor) -> Tensor:
+        """The strongest of the candidates by exact entries, (n, k): what the preconditioner does."""
+        return strongest(self.operator, self.pivoted.factor, self.residual, candidates, self.num_neighbors)
+
+    def oracles(self, candidates: Tensor) -> dict[str, Tensor]:
+        """The strongest of all earlier rows, by R itself: all at once, and one given the others; and so among candidates."""
         F = self.pivoted.factor[self.order]
         R = self.operator.matrix[self.order][:, self.order] - F @ F.mT
         R.diagonal().copy_(self.residual[self.order])
-        return {
-            "oracle": self._to_rows(strongest_earlier(R, self.num_neighbors)),
-            "greedy": self._to_rows(forward_selection(R, self.num_neighbors)),
+        found = {
+            "oracle": strongest_earlier(R, self.num_neighbors),
+            "greedy": forward_selection(R, self.num_neighbors),
+            "selection": forward_selection(R, self.num_neighbors, self._to_positions(candidates)),
         }
+        return {name: self._to_rows(positions) for name, positions in found.items()}
+
+    def _to_positions(self, rows: Tensor) -> Tensor:
+        place = torch.empty_like(self.order).scatter_(0, self.order, torch.arange(len(self.order)))
+        return place[rows.clamp_min(0)].masked_fill(rows < 0, -1)[self.order]
 
     def _to_rows(self, positions: Tensor) -> Tensor:
         rows = self.order[positions.clamp_min(0)].masked_fill(positions < 0, -1)
         return torch.empty_like(rows).index_copy_(0, self.order, rows)
 
-    def _ranked(self, tokens: Tensor) -> Tensor:
-        candidates = nearest_earlier(tokens, self.order, _CANDIDATES_PER_NEIGHBOR * self.num_neighbors)
-        return strongest(self.operator, self.pivoted.factor, self.residual, candidates, self.num_neighbors)
+    def _nearest(self, tokens: Tensor) -> Tensor:
+        return nearest_earlier(tokens, self.order, _CANDIDATES_PER_NEIGHBOR * self.num_neighbors)
 
 
 def strongest_earlier(R: Tensor, num_neighbors: int) -> Tensor:
@@ -85,37 +94,42 @@ def strongest_earlier(R: Tensor, num_neighbors: int) -> Tensor:
     return best.indices.masked_fill(best.values < 0, -1)
 
 
-def forward_selection(R: Tensor, num_neighbors: int, rows_per_chunk: int = 64) -> Tensor:
+def forward_selection(
+    R: Tensor, num_neighbors: int, candidates: Tensor | None = None, *, rows_per_chunk: int = 64
+) -> Tensor:
     """For every row k earlier rows, each the one that lowers the row's conditional variance most, (n, k); -1 where there are not k.
 
-    Orthogonal matching pursuit in R's inner product: a partial Cholesky factor of R restricted to the chosen rows, for every row its
-    own, gives the conditional covariances of all earlier rows with it.
+    Orthogonal matching pursuit in R's inner product: a partial Cholesky factor of R, pivoted for every row in its own way, keeps the
+    conditional covariances of the row with its candidates, and reads k rows of R at the candidates.
+
+    Args:
+        R: Positive definite, (n, n).
+        num_neighbors: k.
+        candidates: (n, m) rows that may be chosen, -1 for none; None for all that are earlier.
+        rows_per_chunk: Rows served at a time.
     """
-    n = len(R)
-    chosen = torch.full((n, num_neighbors), -1)
-    for rows in torch.arange(n).split(rows_per_chunk):
-        stop = int(rows[-1]) + 1
-        covariance = R[rows, :stop].clone()  # (q, m) of the row with every earlier one, given what was chosen
-        variance = R.diagonal()[:stop].repeat(len(rows), 1)
-        factors = R.new_zeros(len(rows), stop, num_neighbors)
-        free = torch.arange(stop) < rows.unsqueeze(-1)
-        floor = 1e-10 * R.diagonal()[:stop]
-        for j in range(min(num_neighbors, stop)):
-            usable = free & (variance > floor)
-            best = (covariance.square() / variance).masked_fill(~usable, -1.0).max(-1)
-            found = best.values >= 0
-            pick = best.indices
-            chosen[rows, j] = pick.masked_fill(~found, -1)
-            at_pick = factors.gather(1, pick.view(-1, 1, 1).expand(-1, 1, num_neighbors))
-            column = R[pick, :stop] - (factors @ at_pick.mT).squeeze(-1)
-            column = column * variance.gather(1, pick.unsqueeze(-1)).clamp_min(1e-300).rsqrt() * found.unsqueeze(-1)
+    chosen = torch.full((len(R), num_neighbors), -1)
+    for rows in torch.arange(len(R)).split(rows_per_chunk):
+        index = torch.arange(int(rows[-1]) + 1).expand(len(rows), -1) if candidates is None else candidates[rows]
+        free = (index >= 0) & (index < rows.unsqueeze(-1))
+        index = index.clamp_min(0)
+        prior = R.diagonal()[index]
+        variance, covariance = prior, R[rows.unsqueeze(-1), index]  # (q, m), given what was chosen
+        factors = R.new_zeros(*index.shape, num_neighbors)
+        for j in range(min(num_neighbors, index.shape[-1])):
+            usable = free & (variance > 1e-10 * prior)
+            best = (covariance.square() / variance).masked_fill(~usable, -1.0).max(-1, keepdim=True)
+            found, place = best.values >= 0, best.indices  # (q, 1)
+            pick = index.gather(1, place)
+            chosen[rows, j] = pick.masked_fill(~found, -1).squeeze(-1)
+            at_pick = factors[..., :j].gather(1, place.unsqueeze(-1).expand(-1, 1, j))
+            column = R[pick, index] - (factors[..., :j] @ at_pick.mT).squeeze(-1)
+            root = torch.where(found, variance.gather(1, place), 1.0).sqrt()
+            column = torch.where(found, column / root, 0.0)
             factors[..., j] = column
-            own = covariance.gather(1, pick.unsqueeze(-1))
-            covariance = covariance - column * own * torch.where(
-                found, column.gather(1, pick.unsqueeze(-1))[:, 0], 1.0
-            ).reciprocal().unsqueeze(-1)
+            covariance = covariance - column * (covariance.gather(1, place) / root)
             variance = variance - column.square()
-            free = free.scatter(1, pick.unsqueeze(-1), False)
+            free = free.scatter(1, place, False)
     return chosen
 
 
@@ -156,8 +170,10 @@ def compare(operator: DenseOperator, target: Tensor, models: dict[str, RangeForm
     residual = torch.maximum(operator.diagonal() - pivoted.factor.square().sum(-1), 0.1 * look.noise)
     order = torch.randperm(len(target), generator=generator)
     proposal = Proposal(operator, pivoted, residual, order, num_neighbors)
-    neighbors = {"random": proposal.at_random(generator), **proposal.oracles()}
-    neighbors |= {name: proposal.by_model(model) for name, model in models.items()}
+    candidates = {name: proposal.candidates(model) for name, model in models.items()}
+    candidates["random"] = proposal.at_random(generator)
+    neighbors = {name: proposal.ranked(rows) for name, rows in candidates.items()}
+    neighbors |= proposal.oracles(candidates["untrained"])
     n, k, c = len(target), num_neighbors, budget.num_columns
     columns_read = c + _CANDIDATES_PER_NEIGHBOR * k + k * (k + 1)
     found: dict = {"n": n, "num_columns": c, "num_neighbors": k, "columns_read": columns_read, "methods": {}}

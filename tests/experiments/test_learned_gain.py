@@ -39,9 +39,23 @@ def naive_selection(R: torch.Tensor, row: int, k: int) -> list[int]:
 @pytest.mark.parametrize("rows_per_chunk", [1, 7, 64])
 def test_forward_selection_is_greedy(rows_per_chunk):
     R = conditioned(24, 30.0)
-    found = gain_neighbors.forward_selection(R, 4, rows_per_chunk)
+    found = gain_neighbors.forward_selection(R, 4, rows_per_chunk=rows_per_chunk)
     for row in range(24):
         assert [j for j in found[row].tolist() if j >= 0] == naive_selection(R, row, 4)
+
+
+def test_forward_selection_keeps_to_its_candidates():
+    R = conditioned(30, 30.0)
+    rows = torch.arange(30).unsqueeze(-1)
+    candidates = torch.cat([rows - 1, rows - 3, rows - 4, rows - 6], -1).clamp_min(-1)
+    found = gain_neighbors.forward_selection(R, 3, candidates, rows_per_chunk=8)
+    for row in range(30):
+        allowed = [j for j in candidates[row].tolist() if j >= 0]
+        chosen: list[int] = []
+        while allowed and len(chosen) < 3:
+            chosen.append(min(allowed, key=lambda j: naive_variance(R, row, [*chosen, j])))
+            allowed.remove(chosen[-1])
+        assert [j for j in found[row].tolist() if j >= 0] == chosen
 
 
 def test_strongest_earlier_is_a_sort():

@@ -46,3 +46,32 @@ def test_a_changed_result_changes_the_readme(tmp_path):
     for line in ("| training step | 3.00 s |", "| prediction | 12 s |", "| test NLL | - |", "4,000 training"):
         assert line in rendered
     assert tables.render(rendered, tmp_path) == rendered
+
+
+def test_a_marker_may_name_one_of_several_tables_of_a_file(tmp_path):
+    cells = [
+        {"operation": operation, "n": 20, "family": family, "column": "direct", "can_run": True, "errors": [error]}
+        | {"median": error, "num_reported": 0, "num_draws": 1}
+        for operation in ("solve", "logdet")
+        for family, error in (("identity", 1e-16), ("Gaussian", 3e-12))
+    ]
+    result = {
+        "kind": "ood-families",
+        "config": {"num_draws": 1, "num_loops": 16},
+        "environment": {"cpu": "some CPU", "num_threads": 2, "versions": {"torch": "2"}},
+        "source": "laws",
+        "cells": cells,
+    }
+    (tmp_path / "two.json").write_text(json.dumps(result))
+    page = "<!-- table: two -->\n<!-- end of table -->\n<!-- table: two#logdet-20 -->\n<!-- end of table -->\n"
+    whole, view = tables.render(page, tmp_path).split("<!-- end of table -->\n")[:2]
+    assert "| solve: direct | 1.5e-12 (3.0e-12) |" in whole
+    assert "| Gaussian | 3.0e-12 |" in view
+    assert "logdet, n = 20" in view
+    assert tables.render(tables.render(page, tmp_path), tmp_path) == tables.render(page, tmp_path)
+
+
+def test_every_kind_of_result_has_a_caption_and_a_table():
+    for module in tables.KINDS.values():
+        assert callable(module.caption)
+        assert callable(module.comparison)
