@@ -42,6 +42,23 @@ class Moments:
         missing = max(0, count - ratios.shape[-1])
         return torch.cat([ratios, ratios[..., -1:].expand(*ratios.shape[:-1], missing)], dim=-1)[..., :count]
 
+    def largest(self) -> Float[Tensor, "*batch 2"]:
+        """Log of the largest eigenvalue over the mean: the last ratio, which is below it, and how far it rose in the last half."""
+        ratios = self.log_ratios(len(self._logs) - 2)
+        last, half = ratios[..., -1], ratios[..., ratios.shape[-1] // 2]
+        return torch.stack([last, (last - half).clamp_min(0)], dim=-1)
+
+    def without(self, log_largest: Float[Tensor, "*batch"], count: int) -> Float[Tensor, "*batch c"]:
+        """Logs of (mean-one) moments 1..count that are left when one eigenvalue is taken out, over n."""
+        logs = torch.stack(self._logs[1 : count + 1], dim=-1)
+        powers = torch.arange(1, logs.shape[-1] + 1, dtype=logs.dtype, device=logs.device)
+        scaled = logs - self._logs[0].unsqueeze(-1) - powers * self.level().log().unsqueeze(-1)
+        own = powers * log_largest.unsqueeze(-1) - math.log(self.block.shape[-2])
+        # what rounding leaves of a sum that one eigenvalue dominates
+        floor = torch.finfo(logs.dtype).eps * scaled.exp()
+        left = (scaled.exp() - own.exp()).clamp_min(floor).log()
+        return torch.cat([left, left[..., -1:].expand(*left.shape[:-1], count - left.shape[-1])], dim=-1)
+
     def spread(self) -> Float[Tensor, "*batch"]:
         """Log (n tr M^2 / (tr M)^2), zero for a multiple of the identity and at most log n."""
         return (self._logs[2] - 2 * self._logs[1] + self._logs[0]).clamp_min(0)

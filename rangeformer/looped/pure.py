@@ -35,7 +35,8 @@ from rangeformer.shapes import Float, Tensor
 _NUM_ALPHA, _NUM_BETA = 4, 5  # logarithms that the two coefficients are made of
 _NUM_ROW_FEATURES = 4
 _NUM_INDEX_FEATURES = 5
-_NUM_CONTEXT = 6
+_NUM_CONTEXT = 8
+_NUM_LEFT = 8  # moments of what the largest eigenvalue leaves
 _STRIDE = 10.0  # what the log-linear weights move while the networks' weights move one
 _SHRINK = 0.1  # of the networks' share in a log coefficient
 _FEATURE_SCALE = 0.3  # logarithms of the size of ten become features of the size of one
@@ -122,13 +123,14 @@ class PureRangeFormer(LoopedModel):
         super().__init__()
         self.config = PureConfig() if config is None else config
         T, hidden, small = self.config.num_loops, self.config.hidden, self.config.small
-        num_features = 2 * (2 * T - 1) + 3 * T + _NUM_CONTEXT
+        num_features = 2 * (2 * T - 1) + 3 * T + _NUM_LEFT + _NUM_CONTEXT
         self.gate = nn.Sequential(nn.Linear(_NUM_ROW_FEATURES, small), nn.SiLU(), nn.Linear(small, 1))
         self.alpha = Coefficient(_NUM_ALPHA, small)
         self.beta = Coefficient(_NUM_BETA, small)
         self.spectrum_context = nn.Linear(num_features, hidden)
         self.spectrum_index = nn.Linear(_NUM_INDEX_FEATURES, hidden)
         self.spectrum_out = _network(hidden, hidden, hidden, 1)
+        self.largest_out = _network(hidden, 1)
         self.logdet_in = nn.Linear(num_features, hidden)
         self.logdet_out = _network(hidden, hidden, hidden, 1)
         self.errors_in = nn.Linear(num_features, hidden)
@@ -280,7 +282,7 @@ class PureRangeFormer(LoopedModel):
             state = self.step(state, scaling * images[..., 2 * s :], probes)
             alphas.append(state.log_alpha)
             betas.append(state.log_beta)
-        level, logs = plain.level(), diagonal.log()
+        level, logs, largest = plain.level(), diagonal.log(), plain.largest()
         context = [
             torch.full_like(level, math.log(n) / 3),
             torch.full_like(level, s / n),
@@ -288,6 +290,7 @@ class PureRangeFormer(LoopedModel):
             logs.std(-1, correction=0),
             plain.spread(),
             scaled.spread(),
+            *largest.unbind(-1),
         ]
         parts = [
             plain.log_ratios(2 * T - 1),
@@ -295,21 +298,28 @@ class PureRangeFormer(LoopedModel):
             _means_over_probes(alphas, T),
             _scatter_over_probes(alphas, T),
             _means_over_probes(betas, T),
+            plain.without(largest[..., 0], _NUM_LEFT),
             torch.stack(context, dim=-1),
         ]
         features = _FEATURE_SCALE * torch.cat(parts, dim=-1).clamp(-_MAX_LOG, _MAX_LOG)
-        return Look(features, n, level, plain.spread(), scaled.spread(), logs.sum(-1))
+        return Look(features, n, level, plain.spread(), scaled.spread(), logs.sum(-1), largest)
 
     def read_spectrum(self, seen: "Look") -> Float[Tensor, "*batch n"]:
-        """Eigenvalues over their mean, ascending; their sum is right by construction, and all are one if C is I."""
+        """Eigenvalues over their mean, ascending: the largest by extrapolation, the others as shares of what it leaves.
+
+        Their sum is right by construction, and all are one if A is a multiple of I.
+        """
         weight = self.spectrum_index.weight
-        index = torch.arange(1, seen.n + 1, dtype=weight.dtype, device=weight.device)
+        index = torch.arange(1, seen.n, dtype=weight.dtype, device=weight.device)
         q = (index - 0.5) / seen.n
-        index = torch.stack([q, q.log(), (1 - q).log(), index.log(), (seen.n + 1 - index).log()], dim=-1)
-        hidden = self.spectrum_context(seen.features.to(weight.dtype)).unsqueeze(-2)
-        shape = self.spectrum_out(hidden + self.spectrum_index(_FEATURE_SCALE * index)).squeeze(-1)
-        logs = 3 * shape.to(seen.spread.dtype) * seen.spread.sqrt().unsqueeze(-1)
-        return (torch.softmax(logs, dim=-1) * seen.n).sort(-1).values
+        index = torch.stack([q, q.log(), (1 - q).log(), index.log(), (seen.n - index).log()], dim=-1)
+        context = self.spectrum_context(seen.features.to(weight.dtype))
+        further = torch.nn.functional.softplus(self.largest_out(context)).squeeze(-1).to(seen.level.dtype)
+        largest = (seen.largest[..., 0] + further * seen.largest[..., 1]).exp().clamp(1, seen.n).unsqueeze(-1)
+        hidden = context.unsqueeze(-2) + self.spectrum_index(_FEATURE_SCALE * index)
+        logs = 3 * self.spectrum_out(hidden).squeeze(-1).to(seen.spread.dtype) * seen.spread.sqrt().unsqueeze(-1)
+        others = torch.softmax(logs, dim=-1) * (seen.n - largest)
+        return torch.cat([others, largest], dim=-1).sort(-1).values
 
     def read_logdet(self, seen: "Look") -> Float[Tensor, "*batch"]:
         """Log det A = sum log A_ii + log det C, whose second-order value the network multiplies."""
@@ -374,6 +384,7 @@ class Look:
         spread: `(*batch)`, see `Moments.spread`, of A.
         scaled_spread: `(*batch)`, of D^-1/2 A D^-1/2.
         log_diagonal: `(*batch)`, sum of log A_ii.
+        largest: `(*batch, 2)`, see `Moments.largest`, of A.
     """
 
     features: Float[Tensor, "*batch f"]
@@ -382,6 +393,7 @@ class Look:
     spread: Float[Tensor, "*batch"]
     scaled_spread: Float[Tensor, "*batch"]
     log_diagonal: Float[Tensor, "*batch"]
+    largest: Float[Tensor, "*batch 2"]
 
 
 def _network(*widths: int) -> nn.Sequential:
