@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from rangeformer.baselines import PaperConfig, PaperRangeFormer
+from rangeformer.baselines.lawt import LawtConfig, LawtRecurrent, LawtTransformer
 from rangeformer.looped.pure import PureConfig, PureRangeFormer
 from rangeformer.model import RangeFormer, RangeFormerConfig
 
@@ -37,6 +38,8 @@ MODELS: dict[str, tuple[type[ModelConfig], Callable[[Any], nn.Module]]] = {
     "RangeFormer": (RangeFormerConfig, RangeFormer.untrained),
     "PaperRangeFormer": (PaperConfig, PaperRangeFormer),
     "PureRangeFormer": (PureConfig, PureRangeFormer.untrained),
+    "LawtTransformer": (LawtConfig, LawtTransformer),
+    "LawtRecurrent": (LawtConfig, LawtRecurrent),
 }
 """Name of a model's class -> class of its configuration, and how a model is built from one."""
 

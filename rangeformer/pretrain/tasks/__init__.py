@@ -2,11 +2,13 @@
 
 from rangeformer.pretrain.task import Task
 from rangeformer.pretrain.tasks.features import FeaturesTask
+from rangeformer.pretrain.tasks.lawt import LawtTask
 from rangeformer.pretrain.tasks.paper import PaperTask
 from rangeformer.pretrain.tasks.pure import PureTask
 
 TASKS: dict[str, type[Task]] = {
     "features": FeaturesTask,
+    "lawt": LawtTask,
     "paper": PaperTask,
     "pure": PureTask,
 }
