@@ -17,6 +17,7 @@ from experiments.contenders import Direct, Krylov, Ours, Price, Problem, problem
 from experiments.matrices import NamedMatrix
 from experiments.measures import captured, error_text, geometric_mean, relative_error, share_text
 from experiments.models import GALERKIN, GALERKIN_UNTRAINED, PURE, PURE_UNTRAINED
+from experiments.ood_matrices import ROUNDING
 from experiments.reporting import progress
 from rangeformer.looped.member import LoopedModel
 from rangeformer.structured import draw
@@ -24,6 +25,7 @@ from rangeformer.structured import draw
 LOOPS = (2, 4, 8, 16)
 CONTROL = "Haar (control)"
 _LARGEST = 1200  # rows; beyond, dense products with 64 vectors take longer than they tell
+_CONTROL_SIZE = 300
 _TINY, _HUGE = 1e-16, 1e16
 
 
@@ -34,7 +36,7 @@ def measure(
     cases = [("real", item.name, item.dense()) for item in real if item.num_rows <= _LARGEST]
     for seed in range(num_control):
         generator = torch.Generator().manual_seed(seed)
-        matrix = draw("spectral_decay", 200, generator=generator, noise_range=(1e-4, 1e-2)).matrix[0]
+        matrix = draw("spectral_decay", _CONTROL_SIZE, generator=generator, noise_range=(1e-4, 1e-2)).matrix[0]
         cases.append((CONTROL, f"Haar-{seed}", matrix))
     rows = []
     with progress(f"Direct: {operation}", len(cases) * num_draws) as advance:
@@ -119,8 +121,8 @@ def _pairs(losses: dict[str, float]) -> list[tuple[str, str, str]]:
 
 
 def _scale(operation: str, loss: float) -> float:
-    """Digits of a residual; a log-determinant's error as it is."""
-    return loss if operation == "logdet" else math.log10(max(loss, _TINY))
+    """Digits of a residual, down to where the space was complete; a log-determinant's error as it is."""
+    return loss if operation == "logdet" else math.log10(max(loss, ROUNDING))
 
 
 def comparison(operation: str, result: dict) -> tuple[list[str], list[list[str]]]:
