@@ -17,6 +17,7 @@ import pytest
 import torch
 
 import rangeformer as rf
+from rangeformer.looped.pure import PureRangeFormer
 
 ROOT = Path(__file__).parents[2]
 
@@ -62,6 +63,18 @@ DRIVERS: dict[str, Callable] = {
 CASES: dict[str, tuple[Callable, type[Exception], str]] = {
     "rhs numpy": (lambda: rf.linear_solve(A(), np.ones(6)), TypeError, "`rhs` must be a torch tensor. Got ndarray"),
     "rhs list": (lambda: rf.linear_solve(A(), [1.0] * 6), TypeError, "`rhs` must be a torch tensor. Got list"),
+    "model": (
+        lambda: rf.eigvalsh(A(), model="pure"),
+        TypeError,
+        r"`model` must be a LoopedModel \(GalerkinRangeFormer, PureRangeFormer\) or None. Got str",
+    ),
+    "model, direct solve": (lambda: rf.linear_solve(A(), b(), model=3), TypeError, "`model` must be a LoopedModel"),
+    "model, singular values": (
+        lambda: rf.svdvals(A(), model=PureRangeFormer.untrained()),
+        TypeError,
+        "`model` must be a GalerkinRangeFormer or None for this operation. Got PureRangeFormer",
+    ),
+    "num_loops": (lambda: rf.lstsq(A(), b(), num_loops=1.5), ValueError, "`num_loops` must be an integer >= 1 or None"),
     "rhs integer": (
         lambda: rf.linear_solve(A(), b().long()),
         TypeError,

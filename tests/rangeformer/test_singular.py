@@ -24,7 +24,9 @@ def test_every_shape(shape, dtype):
     A = normal(*shape, dtype=dtype)
     spectrum = rf.svdvals(A)
     assert spectrum.value.dtype == dtype
-    assert torch.allclose(spectrum.value, torch.linalg.svdvals(A), rtol=1e-10 if dtype == torch.float64 else 1e-5)
+    assert torch.allclose(
+        spectrum.value, torch.linalg.svdvals(A.double()).to(dtype), rtol=1e-10 if dtype == torch.float64 else 1e-4
+    )
     assert bool(spectrum.converged.all())
 
 
@@ -75,13 +77,3 @@ def test_messages():
         rf.svdvals(normal(2, 5), 3)
     with pytest.raises(NotImplementedError, match="cannot be multiplied from the left"):
         rf.svdvals((lambda v: normal(20, 20) @ v, (20, 20)), model=NARROW)
-    with pytest.raises(
-        TypeError, match="`model` must be a GalerkinRangeFormer or None for this operation. Got PureRange"
-    ):
-        rf.svdvals(normal(5, 5), model=_pure())
-
-
-def _pure() -> rf.LoopedModel:
-    from rangeformer.looped.pure import PureRangeFormer
-
-    return PureRangeFormer.untrained()
