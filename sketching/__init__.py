@@ -1,10 +1,29 @@
 """Randomised low-rank approximation on any matrix `rangeformer.as_operator` can read."""
 
+from sketching.block_krylov import block_krylov_svd as block_krylov_svd
 from sketching.distributions import Gaussian as Gaussian
 from sketching.distributions import RangeFormerSketch as RangeFormerSketch
 from sketching.distributions import SampledRowSpace as SampledRowSpace
 from sketching.distributions import Sketch as Sketch
 from sketching.distributions import SparseSign as SparseSign
 from sketching.distributions import SubsampledTrig as SubsampledTrig
+from sketching.interpolative import CUR as CUR
+from sketching.interpolative import Interpolative as Interpolative
+from sketching.interpolative import cur as cur
+from sketching.interpolative import interpolative as interpolative
+from sketching.lift import Lift as Lift
+from sketching.lift import LiftConfig as LiftConfig
+from sketching.low_rank import Eigen as Eigen
 from sketching.low_rank import LowRank as LowRank
+from sketching.low_rank import Range as Range
+from sketching.nystrom import nystrom as nystrom
+from sketching.nystrom import pivoted_nystrom as pivoted_nystrom
+from sketching.one_view import OneViewSVD as OneViewSVD
+from sketching.one_view import one_view_svd as one_view_svd
+from sketching.randomized_eigh import randomized_eigh as randomized_eigh
 from sketching.randomized_svd import randomized_svd as randomized_svd
+from sketching.range_finder import range_finder as range_finder
+from sketching.trace import DiagonalEstimate as DiagonalEstimate
+from sketching.trace import TraceEstimate as TraceEstimate
+from sketching.trace import estimate_diagonal as estimate_diagonal
+from sketching.trace import estimate_trace as estimate_trace

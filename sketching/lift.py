@@ -105,8 +105,8 @@ class Lift(nn.Module):
         uniform_weights(self, torch.Generator().manual_seed(0) if generator is None else generator)
         with torch.no_grad():
             for last in (self.channel_gain[-1], self.knobs[-1], self.correction):
-                last.weight.zero_()
-                last.bias.zero_()
+                for parameter in last.parameters():
+                    parameter.zero_()
 
     @classmethod
     def untrained(cls, config: LiftConfig | None = None) -> "Lift":
@@ -181,9 +181,7 @@ class Lift(nn.Module):
         return self.correction(state)[0].to(torch.float64)
 
 
-def describe(
-    rows: Float[Tensor, "c n"], num_tokens: int
-) -> tuple[Channels, Float[Tensor, " n"], Float[Tensor, " s"]]:
+def describe(rows: Float[Tensor, "c n"], num_tokens: int) -> tuple[Channels, Float[Tensor, " n"], Float[Tensor, " s"]]:
     """What the network sees of the rows read.
 
     Args:

@@ -25,8 +25,10 @@ from sketching.low_rank import LowRank
 
 AUTO = "auto"
 _MOST_PASSES = 10  # of "auto": four power iterations
-_WORTH_A_PASS = 0.04  # share of the squared error that a pass must be expected to remove
-_CANCELLATION = 1e-10  # squared relative errors below this are measured by test vectors, never by differences
+_WORTH_A_PASS = 0.05  # share of the squared error that a pass must be expected to remove
+_HINT_FACTOR = 4  # what a pass gains over what half of the oversamples gained, a typical value on real matrices
+_CANCELLATION = 100  # times eps: squared relative errors below are measured by test vectors, never by differences
+_ROUNDING = 100  # times eps: relative errors below are rounding, and another pass would not lower them
 
 
 @dataclass
@@ -145,12 +147,12 @@ def _passes(
             left = torch.linalg.qr(operator.matmul(right)).Q
             state, _ = _from_left(operator, left, test_images, rank)
         return state, f"{num_power_iterations} power iterations as asked for."
-    num_passes = 2
+    num_passes, eps = 2, torch.finfo(operator.dtype).eps
     while True:
         error, total = state.error(rank), state.missed.mean + float(state.values.square().sum())
         if tolerance is not None and error.upper <= tolerance**2 * total:
             return state, "The tolerance is met."
-        if gain <= _WORTH_A_PASS * error.mean or error.mean <= torch.finfo(operator.dtype).eps ** 2 * total:
+        if gain <= _WORTH_A_PASS * error.mean or error.mean <= (_ROUNDING * eps) ** 2 * total:
             return state, "Another pass would buy nothing."
         if num_passes >= _MOST_PASSES:
             return state, f"Stopped after {num_passes} passes."
@@ -163,7 +165,7 @@ def _passes(
             state, _ = _from_left(operator, left, test_images, rank)
         num_passes += 1
         gain = float(state.values[:rank].square().sum()) - captured
-        if num_passes % 2 and state.missed.mean <= _CANCELLATION * total:
+        if num_passes % 2 and state.missed.mean <= _CANCELLATION * eps * total:
             gain = float("inf")  # too small to be known as a difference: finish the iteration and measure
 
 
@@ -177,7 +179,7 @@ def _from_left(
     values = torch.linalg.svdvals(core)
     fewer = rank + (core.shape[1] - rank) // 2
     without = torch.linalg.svdvals(core[:, :fewer])
-    gain = float(values[:rank].square().sum() - without[:rank].square().sum())
+    gain = _HINT_FACTOR * float(values[:rank].square().sum() - without[:rank].square().sum())
     missed = missed_energy(left, test_images)
     if fewer == core.shape[1]:
         gain = float("inf") if core.shape[1] < min(operator.shape) else 0.0

@@ -17,6 +17,7 @@ SHARES = (0.01, 0.03, 0.1, 0.3)
 _NOISE = 0.1  # Gaussian part of a unit column if one row carries all that is missed
 _MAX_NOISE = 0.2
 _MISSED_FACTOR = 10  # the more is missed, the more there is for chance to find, and the less noise can spoil
+_CHANCE = 1.2  # the lift's extra directions must capture more than this many times what random ones would
 _LEAST_GAIN = 0.01  # a smaller gain over the rows alone is no evidence for the lift
 
 
@@ -69,7 +70,7 @@ def decide(
     judged = torch.stack(folds).any(0)
     by_candidate = missed[:, judged].sum(-1)
     best = int(by_candidate.argmin())
-    by_chance = max(0, num_columns - spanned) / n
+    by_chance = _CHANCE * max(0, num_columns - spanned) / n
     if float(by_candidate[0] - by_candidate[best]) <= float(by_candidate[0]) * max(by_chance, _LEAST_GAIN):
         best = 0
     total = float(totals[judged].sum())
@@ -90,9 +91,7 @@ def joined(rows: Float[Tensor, "c n"], features: Float[Tensor, "n f"]) -> Float[
     return torch.cat([rows.mT / norm, features], -1)
 
 
-def leading_coefficients(
-    gram: Float[Tensor, "p p"], weights: Float[Tensor, " p"], count: int
-) -> Float[Tensor, "p k"]:
+def leading_coefficients(gram: Float[Tensor, "p p"], weights: Float[Tensor, " p"], count: int) -> Float[Tensor, "p k"]:
     """C such that X C are the leading orthonormal eigenvectors of X diag(weights)^2 X^T, from the Gram matrix X^T X.
 
     Args:

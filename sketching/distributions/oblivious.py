@@ -54,7 +54,7 @@ class SparseSign(Sketch):
         order = torch.rand(n, num_columns, generator=generator, device=device).topk(count, dim=-1).indices
         signs = torch.randint(0, 2, (n, count), generator=generator, device=device).to(operator.dtype) * 2 - 1
         omega = torch.zeros(n, num_columns, dtype=operator.dtype, device=device).scatter_(-1, order, signs)
-        return (omega / count**0.5).to(operator.device)
+        return (omega * (num_columns / count) ** 0.5).to(operator.device)
 
 
 class SubsampledTrig(Sketch):

@@ -76,7 +76,7 @@ def stratified_rows(operator: MatrixOperator, max_rows: int, generator: torch.Ge
     more_count = max_rows - first_count - -(-num_read * m // n)
     unread = torch.ones(m, dtype=torch.bool, device=operator.device)
     unread[index] = False
-    expected = (law * (more_count / law[unread].sum())).clamp_max(1.0)
+    expected = _expected_numbers(law, unread, more_count)
     more = _strata(expected * unread, generator)
     index = torch.cat([index, more])
     read_first = first_count / m
@@ -96,13 +96,30 @@ def scaled(rows: Float[Tensor, "c n"], weights: Float[Tensor, " c"]) -> Float[Te
     return rows / peak if bool(peak > 0) else rows
 
 
+def _expected_numbers(law: Float[Tensor, " m"], unread: Tensor, count: int) -> Tensor:
+    """Probabilities proportional to the law that sum to `count` over the unread rows; those that would pass one are one."""
+    expected = law * (count / law[unread].sum())
+    for _ in range(3):  # capping some rows raises the others, which may cap a few more
+        certain = expected >= 1
+        room = count - int((certain & unread).sum())
+        rest = law[unread & ~certain].sum()
+        if room <= 0 or not bool(rest > 0):
+            break
+        expected = torch.where(certain, torch.ones_like(law), law * (room / rest))
+    return expected.clamp_max(1.0)
+
+
 def _strata(expected: Float[Tensor, " m"], generator: torch.Generator) -> Tensor:
-    """One index from each stratum of unit expected number; an index never comes twice."""
-    ends = expected.cumsum(0)
-    count = max(1, round(float(ends[-1])))
+    """The certain rows, and of the others one from each stratum of unit expected number; an index never comes twice."""
+    certain = (expected >= 1).nonzero().squeeze(-1)
+    ends = torch.where(expected >= 1, torch.zeros_like(expected), expected).cumsum(0)
+    count = round(float(ends[-1]))
+    if count == 0:
+        return certain
     jitter = torch.rand(count, generator=generator, dtype=torch.float64, device=generator.device).to(expected.device)
     targets = (torch.arange(count, dtype=torch.float64, device=expected.device) + jitter) * (ends[-1] / count)
-    return torch.searchsorted(ends, targets, right=True).clamp_max(len(expected) - 1).unique()
+    drawn = torch.searchsorted(ends, targets, right=True).clamp_max(len(expected) - 1)
+    return torch.cat([certain, drawn]).unique()
 
 
 def _energies(rows: Float[Tensor, "c n"]) -> Tensor:
