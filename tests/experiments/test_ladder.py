@@ -17,7 +17,8 @@ SWITCHED = [
     {"settings.model.looped", "settings.model.input_injection"},
     {"settings.laws"},
 ]
-FREE = {"settings.rung", "run.validate_every", "run.checkpoint_every"}
+# steps differ because their cost does: every rung has about three minutes of one thread
+FREE = {"settings.rung", "run.num_steps", "run.validate_every", "run.checkpoint_every"}
 
 
 def flat(fields: dict, name: str = "") -> dict:
