@@ -97,7 +97,8 @@ def _score(
     target: Int[Tensor, "b r"],
     task: str | None,
 ) -> Scores:
-    input_shape, output_shape = tuple(group.input.shape[1:]), tuple(group.output.shape[1:])
+    (_, *inputs), (_, *outputs) = group.input.shape, group.output.shape
+    input_shape, output_shape = (inputs[0], inputs[1]), (outputs[0], outputs[1])
     read, _ = vocabulary.read(source, input_shape, vocabulary.input, task)
     wanted, _ = vocabulary.read(target, output_shape, vocabulary.output, task)
     predicted, well_formed = vocabulary.read(answers, output_shape, vocabulary.output, task)
