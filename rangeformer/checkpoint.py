@@ -19,6 +19,7 @@ from torch import nn
 
 from rangeformer.baselines import PaperConfig, PaperRangeFormer
 from rangeformer.baselines.lawt import LawtConfig, LawtRecurrent, LawtTransformer
+from rangeformer.looped.galerkin import GalerkinConfig, GalerkinRangeFormer
 from rangeformer.looped.pure import PureConfig, PureRangeFormer
 from rangeformer.model import RangeFormer, RangeFormerConfig
 
@@ -37,6 +38,7 @@ class ModelConfig(Protocol):
 MODELS: dict[str, tuple[type[ModelConfig], Callable[[Any], nn.Module]]] = {
     "RangeFormer": (RangeFormerConfig, RangeFormer.untrained),
     "PaperRangeFormer": (PaperConfig, PaperRangeFormer),
+    "GalerkinRangeFormer": (GalerkinConfig, GalerkinRangeFormer.untrained),
     "PureRangeFormer": (PureConfig, PureRangeFormer.untrained),
     "LawtTransformer": (LawtConfig, LawtTransformer),
     "LawtRecurrent": (LawtConfig, LawtRecurrent),

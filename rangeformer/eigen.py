@@ -62,7 +62,7 @@ def eigvalsh(
     message = "Converged."
     if not bool(converged.all()):
         message = unresolved("eigenvalues", int((~converged).sum()), converged.numel(), loops, rtol)
-        warn_unconverged(message)
+        warn_unconverged(message, stacklevel=3)
     return Spectrum(
         value=value,
         errors=errors,
@@ -138,7 +138,7 @@ def eigsh(
     message = "Converged."
     if not bool(converged.all()):
         message = unresolved("eigenpairs", int((~converged).sum()), converged.numel(), loops, rtol)
-        warn_unconverged(message)
+        warn_unconverged(message, stacklevel=3)
     return EigenPairs(
         values=values.to(operator.dtype),
         vectors=vectors.to(operator.dtype),

@@ -85,7 +85,7 @@ def lstsq(
             f"Not converged: ||A^T r|| / (||A|| ||r||) is {worst:.1e} > rtol={rtol:.1e} after {loops} loops. Allow more loops, or "
             "a looser rtol if A is very ill-conditioned."
         )
-        warn_unconverged(message)
+        warn_unconverged(message, stacklevel=3)
     vector = rhs.dim() == 1
     return LeastSquares(
         value=value.squeeze(-1) if vector else value,

@@ -73,7 +73,7 @@ def svdvals(
     message = "Converged."
     if not bool(converged.all()):
         message = unresolved("singular values", int((~converged).sum()), converged.numel(), loops, rtol)
-        warn_unconverged(message)
+        warn_unconverged(message, stacklevel=3)
     return Spectrum(
         value=value.to(operator.dtype),
         errors=errors.to(operator.dtype),

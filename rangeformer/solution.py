@@ -217,6 +217,11 @@ def costs(reads: Reads) -> dict[str, int]:
     }
 
 
-def warn_unconverged(message: str) -> None:
-    """Say once per call that an answer is not what was asked for, and what to do."""
-    warnings.warn(message, ConvergenceWarning, stacklevel=4)
+def warn_unconverged(message: str, *, stacklevel: int = 4) -> None:
+    """Say once per call that an answer is not what was asked for, and what to do.
+
+    Args:
+        message: A sentence or two.
+        stacklevel: Where the caller of the public function is; 3 if that function itself warns.
+    """
+    warnings.warn(message, ConvergenceWarning, stacklevel=stacklevel)

@@ -1,10 +1,16 @@
 """The Galerkin member: a looped search space with exact small projections, and what is learned in it.
 
-Read top to bottom: configuration, then one method an operation. Untrained it is a classical algorithm: a block Krylov space of
-D columns, started at the right-hand sides and Gaussian directions, of S A S with S = diag(A)^(-1/2) (solves and
-log-determinants of a positive diagonal), of A itself otherwise, of A^T A for rectangular A. The answer is the best that
-the space holds: minimal residual, Rayleigh-Ritz, Gauss quadrature. The minimal residual is that of A x = rhs itself, over a space
-that holds the iterates of Jacobi-preconditioned CG: at equal passes CG cannot have a smaller one.
+Untrained it is a classical algorithm: a block Krylov space of D columns, started at the right-hand sides and Gaussian directions, of
+S A S with S = diag(A)^(-1/2) (solves and log-determinants of a positive diagonal), of A itself otherwise, of A^T A for least
+squares and singular values. The answer is the best that the space holds: minimal residual, Rayleigh-Ritz, Gauss quadrature. After
+ceil(n / D) loops the space is complete and the answer exact.
+
+The minimal residual is that of A x = rhs itself, over a space that holds the iterates of Jacobi-preconditioned CG: at equal
+passes CG cannot have a smaller one, whatever the model proposes.
+
+What is learned is half of the Gaussian start directions of a solve: features of the rows' tokens, which linear attention mixes,
+are added to them, starting at zero. Directions that come later cost more than they bring, as they interrupt the Krylov
+sequence; and a learned correction of S did harm where noise is even, since it spreads the eigenvalues that Jacobi keeps together.
 """
 
 from collections.abc import Callable
@@ -12,10 +18,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from torch import nn
 
+from rangeformer.block import Block, uniform_weights
 from rangeformer.looped.member import LoopedModel
 from rangeformer.looped.space import GalerkinSpace
 from rangeformer.looped.spectrum import Density, density, eigenvalues, spectral_sum
+from rangeformer.looped.tokens import NUM_FEATURES, read_tokens
 from rangeformer.operators import MatrixOperator
 from rangeformer.randomness import PROBES, generator_or_default
 from rangeformer.shapes import Float, Tensor
@@ -24,6 +33,8 @@ from rangeformer.shapes import Float, Tensor
 _REFINEMENTS = 2
 # Eigenvalues within this multiple of sqrt(n) x rounding of zero, relative to the largest, cannot be told from zero.
 _ZERO = 4.0
+# The model has a say in one of so many Gaussian directions: a block that all lies in the span of a few features is a poor one.
+_SHARE = 2
 
 
 @dataclass(frozen=True)
@@ -33,7 +44,21 @@ class GalerkinConfig:
     channels: int = 64
     """D, directions added by one loop (more if there are more right-hand sides)."""
     num_loops: int = 16
-    """Default number of loops; each is one pass over A (two if A is rectangular)."""
+    """Default number of loops; each is one pass over A (two for least squares and singular values)."""
+    token_channels: int = 32
+    """Width of a row's token."""
+    token_loops: int = 2
+    """Passes of the tokens through their block of linear attention."""
+    num_heads: int = 4
+    """Heads of it."""
+    attention: str = "galerkin"
+    """One of `rangeformer.attention.ATTENTIONS`."""
+    token_columns: int = 24
+    """Columns of A that the tokens are read from."""
+    token_features: int = 8
+    """Singular vectors of these columns in a token."""
+    num_directions: int = 16
+    """Start directions that the model has a say in."""
 
     @classmethod
     def from_fields(cls, fields: dict[str, Any]) -> "GalerkinConfig":
@@ -51,7 +76,14 @@ class GalerkinRangeFormer(LoopedModel):
 
     def __init__(self, config: GalerkinConfig | None = None, *, generator: torch.Generator | None = None):
         super().__init__()
-        self.config = GalerkinConfig() if config is None else config
+        config = GalerkinConfig() if config is None else config
+        self.config = config
+        width = config.token_channels
+        self.embed = nn.Linear(NUM_FEATURES + config.token_features, width)
+        self.block = Block(width, config.num_heads, config.attention)
+        self.directions = nn.Linear(width, config.num_directions)
+        uniform_weights(self, torch.Generator().manual_seed(0) if generator is None else generator)
+        nn.init.zeros_(self.directions.weight)
 
     @classmethod
     def untrained(cls, config: GalerkinConfig | None = None) -> "GalerkinRangeFormer":
@@ -68,13 +100,43 @@ class GalerkinRangeFormer(LoopedModel):
         generator: torch.Generator | None = None,
     ) -> Float[Tensor, "*batch n k"]:
         """The smallest residual in the space, for any square A; see `LoopedModel.solve`."""
-        generator = generator_or_default(generator, PROBES)
-        space = GalerkinSpace(operator, scale=jacobi_scale(operator), generator=generator)
-        self._grow(space, torch.cat([space.scaled(rhs), self._block(rhs, generator)], -1), num_loops)
+        space = self.solution_space(operator, rhs, num_loops=num_loops, generator=generator)
         value = space.combine(space.minimal_residual(rhs))
         if space.is_complete and operator.dtype != torch.float64:
             value = _refined(space, rhs.to(torch.float64), value)
         return value.to(rhs.dtype)
+
+    def solution_space(
+        self,
+        operator: MatrixOperator,
+        rhs: Float[Tensor, "*batch n k"],
+        *,
+        num_loops: int | None = None,
+        channels: int | None = None,
+        generator: torch.Generator | None = None,
+    ) -> GalerkinSpace:
+        """The space in which A x = rhs is solved, with what the model has learned about scale and start.
+
+        Args:
+            operator: A, square.
+            rhs: `(*batch, n, k)`.
+            num_loops: Default: the configuration's.
+            channels: D. Default: the configuration's.
+            generator: Source of randomness; a fixed one if None.
+        """
+        generator = generator_or_default(generator, PROBES)
+        width: int = self.config.channels if channels is None else channels
+        loops: int = self.config.num_loops if num_loops is None else num_loops
+        scale = jacobi_scale(operator)
+        start = self._block(rhs, generator, width)
+        # A complete space is exact whatever it started from.
+        if scale is not None and self._has_learned() and loops * width < operator.num_rows:
+            directions = self._propose(operator, rhs, scale, generator)
+            count = min(start.shape[-1] // _SHARE, directions.shape[-1])
+            start = torch.cat([start[..., :count] + directions[..., :count].to(start.dtype), start[..., count:]], -1)
+        space = GalerkinSpace(operator, scale=scale, generator=generator)
+        self._grow(space, torch.cat([space.scaled(rhs), start], -1), loops)
+        return space
 
     def eigenvalues(
         self, operator: MatrixOperator, *, num_loops: int | None = None, generator: torch.Generator | None = None
@@ -165,11 +227,37 @@ class GalerkinRangeFormer(LoopedModel):
         """Whether that many loops make a complete space of `size` directions, which makes every answer exact."""
         return num_loops * max(self.config.channels, num_rhs) >= size
 
-    def _block(self, rhs: Tensor, generator: torch.Generator) -> Tensor:
+    def _has_learned(self) -> bool:
+        """Whether the model can say anything but zero; untrained, nothing need be read for it."""
+        training = torch.is_grad_enabled() and self.directions.weight.requires_grad
+        return training or any(bool(p.any()) for p in self.directions.parameters())
+
+    def _propose(
+        self, operator: MatrixOperator, rhs: Tensor, scale: Tensor, generator: torch.Generator
+    ) -> Float[Tensor, "*batch n q"]:
+        """What is added to the first Gaussian directions, from the tokens of the rows; zero untrained."""
+        config = self.config
+        tokens = read_tokens(
+            operator,
+            rhs,
+            scale,
+            num_columns=min(config.token_columns, operator.num_rows),
+            num_channels=config.token_features,
+            generator=generator,
+        )
+        seen = torch.cat([tokens.features, tokens.channels], -1).to(self.directions.weight.dtype)
+        seen = self.embed(seen.reshape(-1, *seen.shape[-2:]))
+        state = torch.zeros_like(seen)
+        for _ in range(config.token_loops):
+            state = self.block(state, seen)
+        return self.directions(state).reshape(*scale.shape, -1)
+
+    def _block(self, rhs: Tensor, generator: torch.Generator, width: int | None = None) -> Tensor:
         """Gaussian directions that make a block of D columns of rhs's; the same for every member of the batch."""
         m, k = rhs.shape[-2:]
-        width = max(min(self.config.channels, m) - k, 0)
-        drawn = torch.randn(m, width, generator=generator, dtype=torch.float64, device=generator.device)
+        wanted: int = self.config.channels if width is None else width
+        count = max(min(wanted, m) - k, 0)
+        drawn = torch.randn(m, count, generator=generator, dtype=torch.float64, device=generator.device)
         return drawn.to(rhs).expand(*rhs.shape[:-2], -1, -1)
 
     def _grow(self, space: GalerkinSpace, start: Tensor, num_loops: int | None) -> None:

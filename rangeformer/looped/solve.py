@@ -1,8 +1,12 @@
 """`linear_solve(method="rangeformer-direct")`: the model answers, the residual of its answer is recomputed."""
 
+import functools
+from dataclasses import replace
+
 import torch
 
 from rangeformer.certificate import Adjoint, powers_of_two, relative_residuals
+from rangeformer.checkpoint import SHIPPED, load
 from rangeformer.direct import direct_solve, may_solve_directly
 from rangeformer.looped.galerkin import GalerkinRangeFormer
 from rangeformer.looped.member import LoopedModel
@@ -15,18 +19,23 @@ METHOD = "rangeformer-direct"
 
 
 def check_model(model: object) -> LoopedModel:
-    """The model that answers; the Galerkin member if None.
+    """The model that answers; the Galerkin member if None, with the shipped weights if there are any.
 
     Raises:
         TypeError: Neither a `LoopedModel` nor None.
     """
     if model is None:
-        return GalerkinRangeFormer.untrained()
+        return _default()
     if not isinstance(model, LoopedModel):
         raise TypeError(
             f"`model` must be a LoopedModel (GalerkinRangeFormer, PureRangeFormer) or None. Got {type(model).__name__}."
         )
     return model
+
+
+@functools.cache
+def _default() -> GalerkinRangeFormer:
+    return load("galerkin") if SHIPPED["galerkin"].is_file() else GalerkinRangeFormer.untrained()
 
 
 def check_galerkin(model: object) -> GalerkinRangeFormer:
@@ -80,13 +89,20 @@ def solve_by_model(
     def solve(A: MatrixOperator, right: Tensor) -> Solution:
         return _solve(A, right, model, num_loops, rtol, fallback, generator)
 
+    def adjoint(gradient: Tensor) -> Tensor:
+        solution = solve(operator if symmetric else TransposedOperator(operator), gradient)
+        if not bool(solution.converged.all()):
+            warn_unconverged(f"In the gradient: {solution.message}")
+        return solution.value
+
     with torch.no_grad():
         solution = solve(operator, rhs.detach())
+    if not bool(solution.converged.all()):
+        warn_unconverged(solution.message)
     value = solution.value
     if torch.is_grad_enabled() and (operator.requires_grad or rhs.requires_grad):
-        transpose = operator if symmetric else TransposedOperator(operator)
-        value = Adjoint.apply(rhs - operator.matmul(value), value, lambda gradient: solve(transpose, gradient).value)
-    return Solution(**{**vars(solution), "value": value, **costs(operator.reads.since(before))})
+        value = Adjoint.apply(rhs - operator.matmul(value), value, adjoint)
+    return replace(solution, value=value, **costs(operator.reads.since(before)))
 
 
 def _solve(
@@ -123,7 +139,6 @@ def _solve(
             if bool(better.any()):
                 used_fallback = direct.method
                 message += f" The values come from a dense {direct.method} factorisation instead."
-        warn_unconverged(message)
     return Solution(
         value=value,
         converged=converged,

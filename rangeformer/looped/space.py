@@ -162,6 +162,16 @@ class GalerkinSpace:
         regular = torch.linalg.solve_triangular(torch.where(deficient, identity, R), right, upper=True)
         return torch.where(deficient, torch.linalg.pinv(R, rtol=floor) @ right, regular)
 
+    def residual_norms(self, rhs: Float[Tensor, "*batch r k"]) -> Float[Tensor, "*batch k"]:
+        """Norms of the smallest ||rhs - A S V c||, without c; float64.
+
+        Args:
+            rhs: `(*batch, r, k)`.
+        """
+        Q = torch.linalg.qr(self.images.to(torch.float64)).Q
+        rhs = rhs.to(torch.float64)
+        return torch.linalg.vector_norm(rhs - Q @ (Q.mT @ rhs), dim=-2)
+
     def ritz(self, dimension: int | None = None) -> Ritz:
         """Rayleigh-Ritz for symmetric S A S.
 

@@ -2,6 +2,7 @@
 
 from rangeformer.pretrain.task import Task
 from rangeformer.pretrain.tasks.features import FeaturesTask
+from rangeformer.pretrain.tasks.galerkin import GalerkinTask
 from rangeformer.pretrain.tasks.lawt import LawtTask
 from rangeformer.pretrain.tasks.paper import PaperTask
 from rangeformer.pretrain.tasks.pure import PureTask
@@ -9,6 +10,7 @@ from rangeformer.pretrain.tasks.pure import PureTask
 TASKS: dict[str, type[Task]] = {
     "features": FeaturesTask,
     "lawt": LawtTask,
+    "galerkin": GalerkinTask,
     "paper": PaperTask,
     "pure": PureTask,
 }
