@@ -1,14 +1,14 @@
 """Sizes and choices of the sequence-to-sequence models."""
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from rangeformer.baselines.lawt.encodings import ENCODINGS
 from rangeformer.baselines.lawt.vocabulary import Vocabulary
 
-Kind = Literal["transformer", "lstm", "gru"]
-Loop = Literal["plain", "gated", "halting"]
-CrossQuery = Literal["state", "input"]
+KINDS = ("transformer", "lstm", "gru")
+LOOPS = ("plain", "gated", "halting")
+CROSS_QUERIES = ("state", "input")
 
 
 @dataclass(frozen=True)
@@ -19,8 +19,8 @@ class LawtConfig:
     """How inputs are written: one of `ENCODINGS`."""
     output_encoding: str = "P1000"
     """How outputs are written."""
-    kind: Kind = "transformer"
-    """The transformer, or a recurrent rival."""
+    kind: str = "transformer"
+    """The transformer, or a recurrent rival: one of `KINDS`."""
     encoder_layers: int = 1
     """Distinct layers of the encoder."""
     decoder_layers: int = 1
@@ -37,10 +37,10 @@ class LawtConfig:
     """Passes through the encoder's layers, whose weights the passes share: more than one is a universal transformer."""
     decoder_loops: int = 1
     """Passes through the decoder's layers, plain ones."""
-    loop: Loop = "plain"
+    loop: str = "plain"
     """What a pass does to the encoder's state: replace it, replace a learned share (copy gate), or replace it until
     a learned probability says halt."""
-    cross_query: CrossQuery = "state"
+    cross_query: str = "state"
     """What asks the encoder in a decoder layer: the output of self-attention, as in the textbooks, or the layer's
     input, as in the paper's program."""
     num_positions: int = 4096
@@ -55,9 +55,9 @@ class LawtConfig:
         choices = {
             "input_encoding": tuple(ENCODINGS),
             "output_encoding": tuple(ENCODINGS),
-            "kind": ("transformer", "lstm", "gru"),
-            "loop": ("plain", "gated", "halting"),
-            "cross_query": ("state", "input"),
+            "kind": KINDS,
+            "loop": LOOPS,
+            "cross_query": CROSS_QUERIES,
         }
         for name, known in choices.items():
             if getattr(self, name) not in known:

@@ -81,7 +81,8 @@ def beam(
         cache.select(rows)
     lengths = (written != PADDING).sum(1).view(count, num_beams)
     chosen = first_row.squeeze(1) + (scores / lengths**length_penalty).argmax(1)
-    return written[chosen]
+    longest = int(lengths.flatten()[chosen].max())  # other beginnings may have gone on
+    return written[chosen, :longest]
 
 
 def log_probability(model: Model, source: Int[Tensor, "b s"], answers: Int[Tensor, "b t"]) -> Float[Tensor, " b"]:

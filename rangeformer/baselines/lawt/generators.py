@@ -9,13 +9,12 @@ References:
 """
 
 from collections.abc import Sequence
-from typing import Literal
 
 import torch
 
 from rangeformer.shapes import Float, Tensor
 
-Coefficients = Literal["uniform", "gaussian"]
+COEFFICIENTS = ("uniform", "gaussian")
 SPECTRAL_LAWS = (
     "semicircle",
     "uniform",
@@ -36,9 +35,15 @@ def draw_scales(bounds: tuple[int, int], count: int, generator: torch.Generator)
 
 
 def coefficients(
-    scales: Float[Tensor, " b"], shape: tuple[int, int], kind: Coefficients, generator: torch.Generator
+    scales: Float[Tensor, " b"], shape: tuple[int, int], kind: str, generator: torch.Generator
 ) -> Float[Tensor, "b m n"]:
-    """Independent entries, uniform on [-A, A] or Gaussian of the same standard deviation A / sqrt(3)."""
+    """Independent entries, uniform on [-A, A] or Gaussian of the same standard deviation A / sqrt(3).
+
+    Raises:
+        ValueError: If `kind` is neither.
+    """
+    if kind not in COEFFICIENTS:
+        raise ValueError(f"`kind` must be one of {list(COEFFICIENTS)}. Got {kind!r}.")
     size = (len(scales), *shape)
     if kind == "uniform":
         unit = 2 * torch.rand(size, generator=generator, device=generator.device, dtype=torch.float64) - 1
@@ -48,7 +53,7 @@ def coefficients(
 
 
 def wigner(
-    scales: Float[Tensor, " b"], n: int, kind: Coefficients, generator: torch.Generator
+    scales: Float[Tensor, " b"], n: int, kind: str, generator: torch.Generator
 ) -> Float[Tensor, "b n n"]:
     """Symmetric: the lower triangle of independent entries, mirrored; diagonal and off-diagonal of one variance."""
     lower = coefficients(scales, (n, n), kind, generator).tril()
@@ -56,7 +61,7 @@ def wigner(
 
 
 def symmetric(
-    law: str, scales: Float[Tensor, " b"], n: int, kind: Coefficients, generator: torch.Generator
+    law: str, scales: Float[Tensor, " b"], n: int, kind: str, generator: torch.Generator
 ) -> Float[Tensor, "b n n"]:
     """Symmetric matrices whose eigenvalues follow a law, with the eigenvectors of Wigner matrices.
 
@@ -99,7 +104,7 @@ def symmetric(
 
 
 def mixture(
-    laws: Sequence[str], scales: Float[Tensor, " b"], n: int, kind: Coefficients, generator: torch.Generator
+    laws: Sequence[str], scales: Float[Tensor, " b"], n: int, kind: str, generator: torch.Generator
 ) -> Float[Tensor, "b n n"]:
     """Symmetric matrices, the law of each drawn from `laws`."""
     if len(laws) == 1:

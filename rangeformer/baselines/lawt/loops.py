@@ -11,7 +11,6 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from rangeformer.baselines.lawt.config import Loop
 from rangeformer.shapes import Bool, Float, Tensor
 
 _GATE_BIAS = -3.0  # of the copy gate, as in Csordas et al.: a pass changes little at first
@@ -26,7 +25,7 @@ class Loops(nn.Module):
     every token is left, the passes end.
     """
 
-    def __init__(self, kind: Loop, num_loops: int, width: int):
+    def __init__(self, kind: str, num_loops: int, width: int):
         super().__init__()
         self.kind, self.num_loops = kind, num_loops
         if kind == "gated":

@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from rangeformer.baselines.lawt.generators import SPECTRAL_LAWS, Coefficients, coefficients, draw_scales, mixture
+from rangeformer.baselines.lawt.generators import COEFFICIENTS, SPECTRAL_LAWS, coefficients, draw_scales, mixture
 from rangeformer.baselines.lawt.symbols import MAX_DIMENSION
 from rangeformer.baselines.lawt.tasks import TASKS, Shape, answer
 from rangeformer.shapes import Bool, Float, Tensor
@@ -42,8 +42,8 @@ class Source:
     """Least and largest number of rows m, uniform."""
     columns: tuple[int, int] | None = None
     """Least and largest number of columns n, drawn independently; None for square matrices."""
-    coefficients: Coefficients = "uniform"
-    """Law of the coefficients."""
+    coefficients: str = "uniform"
+    """Law of the coefficients: one of `COEFFICIENTS`."""
     scale: tuple[int, int] = (10, 10)
     """Least and largest A, an integer drawn for every matrix: coefficients are uniform on [-A, A], or as large."""
     laws: tuple[str, ...] = ("semicircle",)
@@ -65,6 +65,8 @@ class Source:
             values = getattr(self, name)
             if not values or set(values) - set(known) or len(set(values)) < len(values):
                 raise ValueError(f"`{name}` must hold some of {list(known)}, each once. Got {list(values)}.")
+        if self.coefficients not in COEFFICIENTS:
+            raise ValueError(f"`coefficients` must be one of {list(COEFFICIENTS)}. Got {self.coefficients!r}.")
         for name, bounds in (("rows", self.rows), ("columns", self.columns or self.rows)):
             if not 1 <= bounds[0] <= bounds[1] <= MAX_DIMENSION:
                 raise ValueError(f"`{name}` must be 1 <= least <= largest <= {MAX_DIMENSION}. Got {bounds}.")

@@ -103,7 +103,6 @@ def test_noise():
 
 
 def test_what_cannot_be_written_is_drawn_anew():
-    # one matrix in three of these has an inverse with an entry above 1
     source = Source(tasks=("inversion",), rows=(3, 3))
     [free], [limited] = (draw_problems(source, 300, seeded(), limits=(1e101, x)) for x in (1e101, 1.0))
     assert free.output.abs().max() > 1
@@ -130,6 +129,7 @@ def test_examples_come_from_the_generator_alone():
         ({"tasks": ()}, "`tasks` must hold some of"),
         ({"tasks": ("svd", "svd")}, "each once"),
         ({"laws": ("positive",)}, "`laws` must hold some of"),
+        ({"coefficients": "normal"}, "`coefficients` must be one of .'uniform', 'gaussian'.. Got 'normal'"),
         ({"rows": (3, 2)}, "`rows` must be 1 <= least"),
         ({"columns": (0, 2)}, "`columns` must be 1 <= least"),
         ({"tasks": ("inversion",), "columns": (3, 3)}, "must be None with tasks of square matrices"),
