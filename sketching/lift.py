@@ -120,6 +120,7 @@ class Lift(nn.Module):
         rows: Float[Tensor, "c n"],
         *,
         num_loops: int | None = None,
+        num_waves: int | None = None,
         generator: torch.Generator | None = None,
     ) -> Lifted:
         """Propose features.
@@ -127,6 +128,7 @@ class Lift(nn.Module):
         Args:
             rows: R, float64, weighted as `SampledRows.rows`.
             num_loops: T. Default: the configuration's.
+            num_waves: Cosine features, a multiple of the number of bandwidths. Default: the configuration's.
             generator: Source of the cosine features' frequencies. Default: a fixed seed.
 
         Returns:
@@ -140,21 +142,22 @@ class Lift(nn.Module):
         gains = _bounded(self.channel_gain(context)).squeeze(-1).to(torch.float64)  # (k,)
         knobs = _bounded(self.knobs(sights.to(dtype))).to(torch.float64)
         num_bands = len(self.config.bandwidths)
-        waves = self._waves(tokens.whitened[0] * tokens.scale[0] * gains.exp(), knobs[: 2 * num_bands], generator)
+        coordinates = tokens.whitened[0] * tokens.scale[0] * gains.exp()
+        per_band = (self.config.num_waves if num_waves is None else num_waves) // num_bands
+        waves = self._waves(coordinates, knobs[: 2 * num_bands], per_band, generator)
         learned = self._learned(tokens, context, num_loops)
         weight = size.pow(1 + knobs[-3]).unsqueeze(-1)  # (n, 1)
         features = weight * torch.cat([waves, learned], -1)
         norm = torch.linalg.matrix_norm(features).clamp_min(torch.finfo(torch.float64).tiny)
         return Lifted(features / norm, knobs[-2], knobs[-1])
 
-    def _waves(self, coordinates: Tensor, knobs: Tensor, generator: torch.Generator) -> Tensor:
-        """Cosine features `(n, num_waves)` of every bandwidth."""
-        config = self.config
-        per_band = config.num_waves // len(config.bandwidths)
+    def _waves(self, coordinates: Tensor, knobs: Tensor, per_band: int, generator: torch.Generator) -> Tensor:
+        """Cosine features `(n, bandwidths x per_band)`."""
+        config, device = self.config, generator.device
         n, k = coordinates.shape
-        device = generator.device
-        frequencies = torch.randn(k, config.num_waves, generator=generator, dtype=torch.float64, device=device)
-        phases = 2 * math.pi * torch.rand(config.num_waves, generator=generator, dtype=torch.float64, device=device)
+        count = per_band * len(config.bandwidths)
+        frequencies = torch.randn(k, count, generator=generator, dtype=torch.float64, device=device)
+        phases = 2 * math.pi * torch.rand(count, generator=generator, dtype=torch.float64, device=device)
         pairs = torch.randint(0, n, (2, _NUM_PAIRS), generator=generator, device=device).to(coordinates.device)
         distances = (coordinates[pairs[0]] - coordinates[pairs[1]]).square().sum(-1)
         typical = distances.median()

@@ -13,7 +13,7 @@ import torch
 
 from rangeformer.shapes import Float, Tensor
 
-SHARES = (0.01, 0.03, 0.1, 0.3)
+SHARES = (0.02, 0.2)
 _NOISE = 0.1  # Gaussian part of a unit column if one row carries all that is missed
 _MAX_NOISE = 0.2
 _MISSED_FACTOR = 10  # the more is missed, the more there is for chance to find, and the less noise can spoil
@@ -36,18 +36,27 @@ class Decision:
     missed: float
 
 
-def decide(
-    rows: Float[Tensor, "c n"],
-    features: list[Float[Tensor, "n f"]],
-    folds: list[Float[Tensor, " c"]],
-    num_columns: int,
-) -> Decision:
+@dataclass(frozen=True)
+class Trial:
+    """A law built without some of the rows.
+
+    Attributes:
+        held_out: `(c,)` boolean, the rows that judge it.
+        seen: `(k, n)` the other rows, or combinations of them.
+        features: `(n, F)` their lift, of Frobenius norm one.
+    """
+
+    held_out: Tensor
+    seen: Float[Tensor, "k n"]
+    features: Float[Tensor, "n f"]
+
+
+def decide(rows: Float[Tensor, "c n"], trials: list[Trial], num_columns: int) -> Decision:
     """Judge the candidates.
 
     Args:
         rows: R, float64, weighted.
-        features: For every fold the lift of the rows outside it, of Frobenius norm one.
-        folds: Boolean masks of the held-out rows.
+        trials: One for every set of rows left out.
         num_columns: l.
 
     Returns:
@@ -57,17 +66,19 @@ def decide(
     totals = rows.square().sum(-1)
     missed = rows.new_zeros(1 + len(SHARES), len(rows))
     spanned = num_columns
-    for held_out, lifted in zip(folds, features, strict=True):
-        seen, unseen = rows[~held_out], rows[held_out]
-        spanned = min(spanned, len(seen))
-        table = joined(seen, lifted)
+    for trial in trials:
+        unseen, num_seen = rows[trial.held_out], len(trial.seen)
+        spanned = min(spanned, num_seen)
+        table = joined(trial.seen, trial.features)
         gram, images = table.mT @ table, unseen @ table
         for j, share in enumerate((0.0, *SHARES)):
-            weights = _weights(len(seen), table, share)
-            directions = leading_coefficients(gram, weights, num_columns)
-            captured = (images @ directions).square().sum(-1)
-            missed[j, held_out] = (totals[held_out] - captured).clamp_min(0)
-    judged = torch.stack(folds).any(0)
+            used = num_seen if share == 0 else table.shape[1]  # features of no weight cost no time
+            weights = torch.ones_like(gram[0, :used])
+            weights[num_seen:] = share**0.5
+            directions = leading_coefficients(gram[:used, :used], weights, num_columns)
+            captured = (images[:, :used] @ directions).square().sum(-1)
+            missed[j, trial.held_out] = (totals[trial.held_out] - captured).clamp_min(0)
+    judged = torch.stack([trial.held_out for trial in trials]).any(0)
     by_candidate = missed[:, judged].sum(-1)
     best = int(by_candidate.argmin())
     by_chance = _CHANCE * max(0, num_columns - spanned) / n
@@ -75,7 +86,9 @@ def decide(
         best = 0
     total = float(totals[judged].sum())
     share_missed = float(by_candidate[best]) / total if total > 0 else 0.0
-    noise = _NOISE * (1 + _MISSED_FACTOR * share_missed) / effective_number(missed[best, judged])
+    # of all rows, not only of those that were held out
+    num_effective = effective_number(missed[best, judged]) * len(rows) / int(judged.sum())
+    noise = _NOISE * (1 + _MISSED_FACTOR * share_missed) / num_effective
     noise = min(_MAX_NOISE, noise)
     return Decision((0.0, *SHARES)[best], noise, share_missed)
 
@@ -119,7 +132,7 @@ def effective_number(energies: Float[Tensor, " c"]) -> float:
 
 
 def make_folds(count: int, num_columns: int, device: torch.device) -> list[Tensor]:
-    """Which rows are held out together: thirds of the rows, two of the three where the rows are many anyway.
+    """Which rows are held out together: each third of the rows, only one of them where the rows are many anyway.
 
     Args:
         count: c.
@@ -127,11 +140,5 @@ def make_folds(count: int, num_columns: int, device: torch.device) -> list[Tenso
         device: Of the masks.
     """
     fold = torch.arange(count, device=device) % 3
-    num_folds = 3 if count < 2 * num_columns else 2
+    num_folds = 3 if count < 2 * num_columns else 1
     return [fold == k for k in range(min(num_folds, count))]
-
-
-def _weights(num_rows: int, table: Tensor, share: float) -> Tensor:
-    weights = torch.full((table.shape[1],), share**0.5, dtype=table.dtype, device=table.device)
-    weights[:num_rows] = 1.0
-    return weights

@@ -12,13 +12,18 @@ import torch
 from rangeformer.operators import MatrixOperator
 from rangeformer.shapes import Float, Tensor
 from sketching.distributions.base import Sketch, default_max_rows, filled, normal
-from sketching.distributions.holdout import Decision, decide, joined, leading_coefficients, make_folds
+from sketching.distributions.holdout import Decision, Trial, decide, joined, leading_coefficients, make_folds
 from sketching.distributions.oblivious import Gaussian
 from sketching.distributions.reading import stratified_rows
-from sketching.distributions.sampled_rows import leading_right_vectors
+from sketching.distributions.sampled_rows import core_rows, leading_right_vectors
 from sketching.lift import Lift
 
 _FEWEST = 6  # rows from which thirds can be held out
+_MARGIN = (
+    16  # combinations of the rows kept beyond l where rows are many: the lift adds little to them, and time counts
+)
+_FEW_WAVES = 24  # cosine features of a bandwidth there, if they are long, too:
+_WIDE = 512
 
 
 class RangeFormerSketch(Sketch):
@@ -76,13 +81,26 @@ def propose(
     if len(rows) < _FEWEST:
         return leading_right_vectors(rows, num_columns), Decision(0.0, 0.1, 1.0)
     folds = make_folds(len(rows), num_columns, rows.device)
-    lifted = [lift(rows[~held_out], generator=generator) for held_out in folds]
+    most = num_columns + _MARGIN
+    many = len(rows) > 2 * most
+    if many:
+        parts = [core_rows(rows[~held_out], most, generator) for held_out in folds]
+    else:
+        parts = [rows[~held_out] for held_out in folds]
+    few = many and rows.shape[1] > _WIDE
+    num_waves = len(lift.config.bandwidths) * _FEW_WAVES if few else lift.config.num_waves
+    lifted = [lift(seen, num_waves=num_waves, generator=generator) for seen in parts]
     factor = float(torch.stack([proposal.log_share for proposal in lifted]).mean().exp())
-    decision = decide(rows, [factor**0.5 * proposal.features for proposal in lifted], folds, num_columns)
+    trials = [
+        Trial(held_out, seen, factor**0.5 * proposal.features)
+        for held_out, seen, proposal in zip(folds, parts, lifted, strict=True)
+    ]
+    decision = decide(rows, trials, num_columns)
+    core = core_rows(rows, most, generator) if many else rows
     if decision.share == 0:
-        return leading_right_vectors(rows, num_columns), decision
-    final = lift(rows, generator=generator)
-    table = joined(rows, (decision.share * factor) ** 0.5 * final.features)
+        return leading_right_vectors(core, num_columns), decision
+    final = lift(core, num_waves=num_waves, generator=generator)
+    table = joined(core, (decision.share * factor) ** 0.5 * final.features)
     directions = table @ leading_coefficients(table.mT @ table, torch.ones_like(table[0]), num_columns)
     noise = decision.noise * float(final.log_noise.exp())
     return torch.linalg.qr(directions).Q, Decision(decision.share, noise, decision.missed)

@@ -2,13 +2,14 @@ import torch
 from helpers import normal, seeded
 from sketch_examples import haar, smooth
 
-from sketching.distributions.holdout import decide, effective_number, joined, leading_coefficients, make_folds
+from sketching.distributions.holdout import Trial, decide, effective_number, joined, leading_coefficients, make_folds
 from sketching.lift import Lift
 
 
 def decision_of(rows, num_columns):
     lift, folds = Lift.untrained(), make_folds(len(rows), num_columns, rows.device)
-    return decide(rows, [lift(rows[~fold], generator=seeded()).features for fold in folds], folds, num_columns)
+    trials = [Trial(fold, rows[~fold], lift(rows[~fold], generator=seeded()).features) for fold in folds]
+    return decide(rows, trials, num_columns)
 
 
 def test_lift_is_chosen_where_entries_move_together_and_not_where_they_are_random():
