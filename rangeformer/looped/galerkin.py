@@ -29,8 +29,9 @@ from rangeformer.operators import MatrixOperator
 from rangeformer.randomness import PROBES, generator_or_default
 from rangeformer.shapes import Float, Tensor
 
-# Steps of refinement of a complete space in less than float64, as long as they help.
+# Steps of refinement of a complete space, as long as they help, where the relative residual is not small anyway.
 _REFINEMENTS = 2
+_SMALL_RESIDUAL = 1e-12
 # Eigenvalues within this multiple of sqrt(n) x rounding of zero, relative to the largest, cannot be told from zero.
 _ZERO = 4.0
 # The model has a say in one of so many Gaussian directions: a block that all lies in the span of a few features is a poor one.
@@ -101,9 +102,14 @@ class GalerkinRangeFormer(LoopedModel):
     ) -> Float[Tensor, "*batch n k"]:
         """The smallest residual in the space, for any square A; see `LoopedModel.solve`."""
         space = self.solution_space(operator, rhs, num_loops=num_loops, generator=generator)
-        value = space.combine(space.minimal_residual(rhs))
-        if space.is_complete and operator.dtype != torch.float64:
-            value = _refined(space, rhs.to(torch.float64), value)
+        coefficients, wide = space.minimal_residual(rhs), rhs.to(torch.float64)
+        value = space.combine(coefficients)
+        if space.is_complete:
+            # The images show what rounding left, but for float32, whose images are rounded themselves.
+            left = torch.linalg.vector_norm(wide - space.images.to(torch.float64) @ coefficients, dim=-2)
+            rough = left > _SMALL_RESIDUAL * torch.linalg.vector_norm(wide, dim=-2)
+            if operator.dtype != torch.float64 or bool(rough.any()):
+                value = _refined(space, wide, value)
         return value.to(rhs.dtype)
 
     def solution_space(
@@ -115,7 +121,7 @@ class GalerkinRangeFormer(LoopedModel):
         channels: int | None = None,
         generator: torch.Generator | None = None,
     ) -> GalerkinSpace:
-        """The space in which A x = rhs is solved, with what the model has learned about scale and start.
+        """The space in which A x = rhs is solved, with what the model has learned about its start.
 
         Args:
             operator: A, square.

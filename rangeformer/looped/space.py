@@ -122,13 +122,6 @@ class GalerkinSpace:
         """S @ vectors."""
         return vectors if self.scale is None else self.scale.to(vectors.dtype) * vectors
 
-    def rescale(self, scale: Float[Tensor, "*batch n"]) -> None:
-        """Change S; S V keeps its span, and V is orthonormal anew."""
-        vectors = self.scaled(self.basis) / scale.unsqueeze(-1)
-        self.basis, R = torch.linalg.qr(vectors)
-        self.images = torch.linalg.solve_triangular(R, self.images, upper=True, left=False)
-        self.scale, self._factors = scale.unsqueeze(-1), None
-
     def refine(self) -> None:
         """Orthonormalise V and multiply it by A in float64, as far as A's storage allows: one pass."""
         self.basis = torch.linalg.qr(self.basis.to(torch.float64)).Q

@@ -120,17 +120,6 @@ def test_singular_residuals_bound_the_distance_to_a_singular_value():
     assert bool((distance <= found.residual_norms + 1e-13).all())
 
 
-def test_rescaling_keeps_span_and_images():
-    A, b = conditioned(30, 100), normal(30, 3)
-    space = grown(A, b, 2, scale=torch.ones(30, dtype=torch.float64))
-    before = space.combine(space.minimal_residual(b))
-    scale = normal(30, seed=3).exp()
-    space.rescale(scale)
-    assert_orthonormal(space.basis)
-    assert torch.allclose(space.images, A @ (scale[:, None] * space.basis))
-    assert torch.allclose(space.combine(space.minimal_residual(b)), before)
-
-
 def test_refining_gives_float32_images_float64_digits():
     A = conditioned(20, 1e3, dtype=torch.float32)
     space = grown(A, normal(20, 20, dtype=torch.float32), 1)
