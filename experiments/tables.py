@@ -10,6 +10,8 @@ from pathlib import Path
 from experiments import (
     gp_regression,
     gp_step,
+    lawt,
+    lawt_measure,
     learned_gain,
     ood_ladder,
     ood_loops,
@@ -21,7 +23,7 @@ from experiments import (
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = (
     ROOT / "README.md",
-    *(ROOT / "docs" / name for name in ("results.md", "ood-generalization.md", "learned-gain.md")),
+    *(ROOT / "docs" / name for name in ("results.md", "ood-generalization.md", "learned-gain.md", "lawt.md")),
 )
 RESULTS = ROOT / "experiments" / "results"
 # By the "kind" of a result: where its `caption(result, view)` and `comparison(result, view)` are.
@@ -30,6 +32,7 @@ KINDS = {
     "ood-loops": ood_loops,
     "ood-matrices": ood_matrices,
     "ood-ladder": ood_ladder,
+    **{f"lawt-{table}": lawt for table in lawt_measure.MEASURES},
     **{f"learned_gain-{part}": learned_gain for part in learned_gain.PARTS},
 }
 
