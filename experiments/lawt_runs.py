@@ -133,7 +133,7 @@ def _encodings(scale: str) -> list[Run]:
             f"-{name}",
             **small,
             **_model(input_encoding=name, output_encoding=name),
-            **({"run.num_steps": 3000} if scale == "cpu" else {}),
+            **({"run.num_steps": 10_000} if scale == "cpu" else {}),
         )
         for name in ("P10", "P1000", "B1999", "FP15")
     ]

@@ -52,9 +52,7 @@ def coefficients(
     return scales.view(-1, 1, 1) * unit
 
 
-def wigner(
-    scales: Float[Tensor, " b"], n: int, kind: str, generator: torch.Generator
-) -> Float[Tensor, "b n n"]:
+def wigner(scales: Float[Tensor, " b"], n: int, kind: str, generator: torch.Generator) -> Float[Tensor, "b n n"]:
     """Symmetric: the lower triangle of independent entries, mirrored; diagonal and off-diagonal of one variance."""
     lower = coefficients(scales, (n, n), kind, generator).tril()
     return lower + lower.tril(-1).mT
