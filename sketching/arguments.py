@@ -1,13 +1,17 @@
 """Checks that the calls share, and sketches by name."""
 
+import sys
 from typing import Any
 
+import numpy as np
 import torch
 
 from rangeformer import MatrixOperator, as_operator
 from rangeformer.validation import check_count
 from sketching.distributions import Gaussian, RangeFormerSketch, SampledRowSpace, Sketch, SparseSign, SubsampledTrig
 from sketching.distributions.base import default_max_rows
+from sketching.memmaps import MemmapOperator
+from sketching.out_of_core import MOST_SAMPLED_ENTRIES, OutOfCoreOperator
 
 SKETCHES = {
     "gaussian": Gaussian,
@@ -43,12 +47,19 @@ def one_matrix(A: Any) -> MatrixOperator:
     """A as an operator that is not a batch.
 
     Args:
-        A: Anything `rangeformer.as_operator` reads.
+        A: Anything `rangeformer.as_operator` reads; or a NumPy memory map or dask array, which are read block by block.
 
     Raises:
         TypeError: If A is nothing that can be read.
-        ValueError: If A is a batch, empty or not finite.
+        ValueError: If A is a batch, empty or not finite (of what is out of core, that shows in a product).
     """
+    if isinstance(A, np.memmap):
+        return MemmapOperator(A)
+    if "dask.array" in sys.modules and isinstance(A, sys.modules["dask.array"].Array):
+        # who has such an array has dask, which is no dependency
+        from sketching.dask_arrays import DaskOperator
+
+        return DaskOperator(A)
     operator = as_operator(A)
     if operator.batch_shape:
         raise ValueError(f"`A` must be one matrix (m, n). Got {tuple(operator.shape)}; loop over the batch.")
@@ -72,7 +83,7 @@ def check_rank(operator: MatrixOperator, rank: int) -> None:
 
 
 def rows_allowed(operator: MatrixOperator, rank: int, max_rows: int | None) -> int:
-    """`max_rows`, or its default.
+    """`max_rows`, or its default; out of core the default is bounded by what rows may take of the memory.
 
     Args:
         operator: A.
@@ -84,7 +95,11 @@ def rows_allowed(operator: MatrixOperator, rank: int, max_rows: int | None) -> i
     """
     check_count("max_rows", max_rows, least=1, optional=True)
     if max_rows is None:
-        return default_max_rows(operator.num_rows, rank)
+        allowed = default_max_rows(operator.num_rows, rank)
+        if isinstance(operator, OutOfCoreOperator):
+            bound = max(4 * rank, MOST_SAMPLED_ENTRIES // operator.num_columns)
+            allowed = min(allowed, bound)
+        return allowed
     if max_rows > max(1, operator.num_rows // 2):
         raise ValueError(
             f"`max_rows` must be at most half of A's {operator.num_rows} rows. Got {max_rows}; "
@@ -93,20 +108,26 @@ def rows_allowed(operator: MatrixOperator, rank: int, max_rows: int | None) -> i
     return max_rows
 
 
-def sketch_of(
-    operator: MatrixOperator,
-    sketch: str | Sketch,
-    num_columns: int,
-    max_rows: int,
-    generator: torch.Generator,
+def draw_sketch(
+    operator: MatrixOperator, law: Sketch, num_columns: int, max_rows: int, generator: torch.Generator
 ) -> torch.Tensor:
-    """Omega, `(n, num_columns)`.
+    """Omega, `(n, num_columns)`; out of core, what the sketch wants to see is fetched in one look.
 
     Args:
         operator: A.
-        sketch: Name or object.
+        law: The sketch.
         num_columns: l.
         max_rows: Budget of rows.
         generator: Source.
     """
-    return as_sketch(sketch).draw(operator, num_columns, max_rows=max_rows, generator=generator)
+
+    def draw(matrix: MatrixOperator, source: torch.Generator) -> torch.Tensor:
+        return law.draw(matrix, num_columns, max_rows=max_rows, generator=source)
+
+    if not isinstance(operator, OutOfCoreOperator):
+        return draw(operator, generator)
+    operator.prepare(draw, generator)
+    try:
+        return draw(operator, generator)
+    finally:
+        operator.release()

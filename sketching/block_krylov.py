@@ -11,7 +11,7 @@ import torch
 
 from rangeformer.randomness import SKETCH, generator_or_default
 from rangeformer.validation import check_count
-from sketching.arguments import as_sketch, check_rank, one_matrix, rows_allowed
+from sketching.arguments import as_sketch, check_rank, draw_sketch, one_matrix, rows_allowed
 from sketching.distributions import Sketch
 from sketching.error_estimate import check_finite, draw_test_vectors, missed_energy
 from sketching.low_rank import LowRank
@@ -68,7 +68,7 @@ def block_krylov_svd(
     generator = generator_or_default(generator, SKETCH)
     before = operator.reads.snapshot()
     with torch.no_grad():
-        omega = law.draw(operator, width, max_rows=allowed, generator=generator)
+        omega = draw_sketch(operator, law, width, allowed, generator)
         images = operator.matmul(torch.cat([omega, draw_test_vectors(operator, generator)], -1))
         check_finite(images)
         image, test_images = images.tensor_split([width], -1)

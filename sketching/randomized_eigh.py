@@ -6,7 +6,7 @@ import torch
 
 from rangeformer.randomness import SKETCH, generator_or_default
 from rangeformer.validation import check_count, check_square, check_symmetric
-from sketching.arguments import as_sketch, check_rank, one_matrix, rows_allowed
+from sketching.arguments import as_sketch, check_rank, draw_sketch, one_matrix, rows_allowed
 from sketching.distributions import Sketch
 from sketching.error_estimate import check_finite, draw_test_vectors
 from sketching.low_rank import Eigen
@@ -57,7 +57,7 @@ def randomized_eigh(
     with torch.no_grad():
         check_symmetric(operator)
         size = min(rank + num_oversamples, operator.num_rows)
-        omega = law.draw(operator, size, max_rows=allowed, generator=generator)
+        omega = draw_sketch(operator, law, size, allowed, generator)
         tests = draw_test_vectors(operator, generator)
         image, test_images = operator.matmul(torch.cat([omega, tests], -1)).tensor_split([size], -1)
         check_finite(image)

@@ -18,7 +18,7 @@ from rangeformer.operators import MatrixOperator
 from rangeformer.randomness import SKETCH, generator_or_default
 from rangeformer.shapes import Float, Tensor
 from rangeformer.validation import check_count, check_tolerance
-from sketching.arguments import as_sketch, check_rank, one_matrix, rows_allowed
+from sketching.arguments import as_sketch, check_rank, draw_sketch, one_matrix, rows_allowed
 from sketching.distributions import Sketch
 from sketching.error_estimate import Missed, check_finite, draw_test_vectors, missed_energy
 from sketching.low_rank import LowRank
@@ -106,7 +106,7 @@ def randomized_svd(
     before = operator.reads.snapshot()
     with torch.no_grad():
         size = min(rank + num_oversamples, *operator.shape)
-        omega = law.draw(operator, size, max_rows=limit, generator=generator)
+        omega = draw_sketch(operator, law, size, limit, generator)
         state, why = _passes(operator, omega, rank, num_power_iterations, tolerance, generator)
         U, S, Vh = _factors(state, rank)
     error, total = state.error(rank), state.missed.mean + float(state.values.square().sum())

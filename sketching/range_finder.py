@@ -13,7 +13,7 @@ import torch
 from rangeformer.randomness import SKETCH, generator_or_default
 from rangeformer.shapes import Float, Tensor
 from rangeformer.validation import check_count, check_tolerance
-from sketching.arguments import as_sketch, check_rank, one_matrix, rows_allowed
+from sketching.arguments import as_sketch, check_rank, draw_sketch, one_matrix, rows_allowed
 from sketching.distributions import Gaussian, Sketch
 from sketching.error_estimate import Missed, check_finite, draw_test_vectors, missed_energy
 from sketching.low_rank import Range
@@ -75,7 +75,7 @@ def range_finder(
     generator = generator_or_default(generator, SKETCH)
     before = operator.reads.snapshot()
     with torch.no_grad():
-        omega = law.draw(operator, first, max_rows=allowed, generator=generator)
+        omega = draw_sketch(operator, law, first, allowed, generator)
         images = operator.matmul(torch.cat([omega, draw_test_vectors(operator, generator)], -1))
         check_finite(images)
         image, test_images = images.tensor_split([first], -1)

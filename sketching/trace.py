@@ -15,7 +15,7 @@ from rangeformer.operators import MatrixOperator
 from rangeformer.randomness import SKETCH, generator_or_default
 from rangeformer.shapes import Float, Tensor
 from rangeformer.validation import check_count, check_square
-from sketching.arguments import as_sketch, one_matrix, rows_allowed
+from sketching.arguments import as_sketch, draw_sketch, one_matrix, rows_allowed
 from sketching.distributions import Sketch
 from sketching.error_estimate import check_finite
 
@@ -156,7 +156,7 @@ def _prepare(
     generator = generator_or_default(generator, SKETCH)
     before = operator.reads.snapshot()
     with torch.no_grad():
-        image = operator.matmul(law.draw(operator, size, max_rows=allowed, generator=generator))
+        image = operator.matmul(draw_sketch(operator, law, size, allowed, generator))
         check_finite(image)
         Q = torch.linalg.qr(image).Q
         shape = (operator.num_rows, num_matvecs - 2 * size)
