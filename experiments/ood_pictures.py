@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+from matplotlib.ticker import LogLocator
 
 from experiments.pictures import GRID, STYLE, plt
 
@@ -126,19 +127,23 @@ def draw_matrices(path: Path, result: dict) -> None:
 def draw_ladder(path: Path, result: dict) -> None:
     """Median and quartiles out of distribution, and the median on the training laws, rung by rung."""
     rows = result["rows"]
-    x = np.arange(len(rows))
+    y = np.arange(len(rows))
     with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(figsize=(2 + 1.6 * len(rows), 4.8), layout="constrained")
+        figure, axes = plt.subplots(figsize=(9, 1.6 + 0.5 * len(rows)), layout="constrained")
         outside = [row["out_of_distribution"] for row in rows]
         middle, low, high = ([_drawn(q[name]) for q in outside] for name in ("median", "lower", "upper"))
-        axes.vlines(x, low, high, color=_PALETTE[0], lw=4, alpha=0.3)
-        axes.plot(x, middle, "o", ms=9, color=_PALETTE[0], label="ten families (zero left out), quartiles")
+        axes.hlines(y, low, high, color=_PALETTE[0], lw=4, alpha=0.3)
+        axes.plot(middle, y, "o", ms=9, color=_PALETTE[0], label="ten families (zero left out), quartiles")
         known = [_drawn(row["training_laws"]["median"]) for row in rows]
-        axes.plot(x, known, "o", ms=9, mfc="white", color=_PALETTE[3], label="training laws")
-        axes.set(yscale="log", ylabel="relative error")
-        axes.set_xticks(x, [f"{row['rung']}\n{row['operation']}" for row in rows], rotation=20, ha="right")
-        axes.grid(color=GRID, lw=0.6, axis="y")
-        axes.legend(frameon=False)
+        axes.plot(known, y, "o", ms=9, mfc="white", color=_PALETTE[3], label="training laws")
+        axes.set(xscale="log", xlabel=f"relative error, {rows[0]['operation']}")
+        axes.set_yticks(y, [row["rung"] for row in rows])
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.xaxis.set_minor_formatter("")
+        axes.invert_yaxis()
+        axes.grid(color=GRID, lw=0.6, axis="x")
+        figure.legend(frameon=False, loc="outside upper right", ncols=2)
         _save(figure, path)
 
 
