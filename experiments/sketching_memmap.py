@@ -3,12 +3,12 @@
     python experiments/sketching_memmap.py --gigabytes 6
 
 The matrix, low rank plus noise, is written block by block to a temporary folder and removed afterwards. A fresh process opens it and
-calls `sketching.randomized_svd` as anyone would; its largest resident set (ru_maxrss, which counts Python, torch, and mapped
-pages in use) is the peak.
+calls `sketching.randomized_svd` as anyone would; its largest resident set (VmHWM of Linux, which counts Python,
+torch, and mapped pages in use) is the peak.
 """
 
 import json
-import resource
+import re
 import subprocess
 import sys
 import tempfile
@@ -107,7 +107,10 @@ def measure(path: Path, rank: int, seed: int) -> dict:
 
 
 def _peak() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    # not ru_maxrss, which a process inherits from the one that started it, and that one has just written the matrix
+    match = re.search(r"VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text())
+    assert match, "no VmHWM in /proc/self/status"
+    return int(match[1]) * 1024
 
 
 def caption(result: dict, view: str = "") -> str:

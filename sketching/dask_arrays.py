@@ -3,11 +3,11 @@
 from collections.abc import Callable
 from typing import Any
 
-import dask
 import dask.array as da
 import dask.base
 import numpy as np
 import torch
+from dask.delayed import delayed
 
 from rangeformer.operators import MatrixOperator
 from rangeformer.shapes import Int, Tensor
@@ -41,8 +41,8 @@ class DaskOperator(OutOfCoreOperator):
         if array.ndim != 2 or 0 in array.shape:
             raise ValueError(f"`A` must be one matrix (m, n), not empty. Got shape {array.shape}.")
         dtype = torch.float32 if array.dtype == np.float32 else torch.float64
-        super().__init__(torch.Size(array.shape), dtype, torch.device("cpu"))
-        self._array = array
+        super().__init__(torch.Size([int(size) for size in array.shape]), dtype, torch.device("cpu"))
+        self._array: Any = array
         self._held_index = torch.empty(0, dtype=torch.int64)
         self._held_rows = torch.empty(0, self.num_columns, dtype=dtype)
 
@@ -88,11 +88,11 @@ class DaskOperator(OutOfCoreOperator):
         order = index.argsort()
         sorted_index = index[order].numpy()
         chunks = np.array(self._array.chunks[axis])
-        touched = chunks[np.unique(np.searchsorted(chunks.cumsum(), sorted_index, side="right"))].sum()
+        touched = int(chunks[np.unique(np.searchsorted(chunks.cumsum(), sorted_index, side="right"))].sum())
         if touched == chunks.sum():
             self.reads.passes += 1
         else:
-            self.reads.entries += int(touched) * self._array.shape[1 - axis]
+            self.reads.entries += touched * self._array.shape[1 - axis]
         part = self._array[sorted_index] if axis == 0 else self._array[:, sorted_index]
         lines = torch.from_numpy(np.array(part.compute()))
         result = torch.empty_like(lines)
@@ -103,7 +103,7 @@ class DaskOperator(OutOfCoreOperator):
         return result
 
 
-def _product(array: da.Array, vectors: Tensor) -> Tensor:
+def _product(array: Any, vectors: Tensor) -> Tensor:
     """The product: one task a block, partial sums by a tree."""
     right = _thin(vectors.detach().numpy(), array.chunks[1])
     return torch.from_numpy(np.array((array @ right).compute()))
@@ -114,7 +114,7 @@ def _thin(vectors: np.ndarray, chunks: tuple[int, ...]) -> da.Array:
     pieces = np.split(vectors, np.cumsum(chunks)[:-1])
     client = _client()
     if client is None:
-        values: list[Any] = [dask.delayed(piece, pure=False) for piece in pieces]
+        values: list[Any] = [delayed(piece, pure=False) for piece in pieces]
     else:
         values = client.scatter(pieces)
     parts = [
