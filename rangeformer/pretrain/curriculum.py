@@ -41,6 +41,17 @@ def draw_between(ends: tuple[int, int], generator: torch.Generator) -> int:
     return ends[0] + draw_index(ends[1] - ends[0] + 1, generator)
 
 
+def check_ends(name: str, ends: tuple[int, int]) -> None:
+    """Ends for `draw_between`.
+
+    Raises:
+        ValueError: If they are not positive and ascending.
+    """
+    low, high = ends
+    if not 1 <= low <= high:
+        raise ValueError(f"`{name}` must be two numbers, 1 <= least <= largest. Got {(low, high)}.")
+
+
 def draw_index(count: int, generator: torch.Generator) -> int:
     """One of 0, ..., count - 1."""
     return int(torch.randint(count, (), generator=generator, device=generator.device).item())

@@ -11,6 +11,9 @@ import torch
 from rangeformer.shapes import Float, Tensor
 from rangeformer.structured import LAWS, draw
 
+VALIDATION_LAWS = ("kernel_clustered", "kernel_manifold", "graph_laplacian", "stencil", "wishart")
+"""Never trained on by the tasks that answer directly."""
+VALIDATION_SEED = 20_240  # the validation matrices are the same in every run, whatever its seed
 NOISE_RANGE = (1e-4, 1e-1)  # relative to the mean diagonal: condition numbers up to about 1e4 n
 
 
@@ -91,6 +94,38 @@ def draw_operations(
         eigenvalues=torch.linalg.eigvalsh(matrix),
         logdet=2 * factor.diagonal(dim1=-2, dim2=-1).log().sum(-1),
     )
+
+
+def draw_validation(
+    laws: Sequence[str], sizes: Sequence[int], num_members: int, *, noise_range: tuple[float, float]
+) -> list[OperationBatch]:
+    """Fixed problems of each law at each size, on the CPU.
+
+    Args:
+        laws: Keys of `rangeformer.structured.LAWS`.
+        sizes: Sizes.
+        num_members: Matrices of each law and size.
+        noise_range: As in `draw_operations`.
+    """
+    generator = torch.Generator().manual_seed(VALIDATION_SEED)
+    return [
+        draw_operations([law], n, num_members, generator=generator, noise_range=noise_range)
+        for n in sizes
+        for law in laws
+    ]
+
+
+def check_laws(laws: Sequence[str], validation_laws: Sequence[str]) -> None:
+    """Laws to train on and others to validate on.
+
+    Raises:
+        ValueError: Unknown laws, none, or one that stands in both.
+    """
+    unknown = sorted({*laws, *validation_laws} - set(LAWS))
+    if unknown or not laws or not validation_laws:
+        raise ValueError(f"`laws` and `validation_laws` must each name some of {sorted(LAWS)}. Unknown: {unknown}.")
+    if shared := sorted(set(laws) & set(validation_laws)):
+        raise ValueError(f"`validation_laws` must be other laws than `laws`. In both: {shared}.")
 
 
 def _check(laws: Sequence[str], **ranges: tuple[float, float]) -> None:

@@ -13,10 +13,16 @@ from torch import nn
 
 from rangeformer.looped.galerkin import GalerkinConfig, GalerkinRangeFormer
 from rangeformer.operators import as_operator
-from rangeformer.pretrain.curriculum import draw_between, draw_size
-from rangeformer.pretrain.operations import NOISE_RANGE, OperationBatch, draw_operations
+from rangeformer.pretrain.curriculum import check_ends, draw_between, draw_size
+from rangeformer.pretrain.operations import (
+    NOISE_RANGE,
+    VALIDATION_LAWS,
+    OperationBatch,
+    check_laws,
+    draw_operations,
+    draw_validation,
+)
 from rangeformer.pretrain.task import Task
-from rangeformer.pretrain.tasks.paper import VALIDATION_LAWS, VALIDATION_SEED
 from rangeformer.shapes import Float, Tensor
 from rangeformer.structured import LAWS
 
@@ -75,15 +81,9 @@ class GalerkinTask(Task):
         Raises:
             ValueError: Unknown or shared laws, or spaces that are complete, where there is nothing to learn.
         """
-        unknown = sorted({*self.laws, *self.validation_laws} - set(LAWS))
-        if unknown or not self.laws or not self.validation_laws:
-            raise ValueError(f"`laws` and `validation_laws` must each name some of {sorted(LAWS)}. Unknown: {unknown}.")
-        if shared := sorted(set(self.laws) & set(self.validation_laws)):
-            raise ValueError(f"`validation_laws` must be other laws than `laws`. In both: {shared}.")
+        check_laws(self.laws, self.validation_laws)
         for name in ("widths", "loops"):
-            low, high = getattr(self, name)
-            if not 1 <= low <= high:
-                raise ValueError(f"`{name}` must be two numbers, 1 <= least <= largest. Got {(low, high)}.")
+            check_ends(name, getattr(self, name))
         if self.widths[1] * self.loops[1] >= min(self.sizes):
             raise ValueError(
                 f"`sizes` must be above widths x loops = {self.widths[1] * self.loops[1]}, or the space is complete. "
@@ -116,12 +116,9 @@ class GalerkinTask(Task):
 
     def validation_set(self) -> list[OperationBatch]:
         """Each validation law at each size."""
-        generator = torch.Generator().manual_seed(VALIDATION_SEED)
-        return [
-            draw_operations([law], n, self.validation_members, generator=generator, noise_range=self.noise_range)
-            for n in self.validation_sizes
-            for law in self.validation_laws
-        ]
+        return draw_validation(
+            self.validation_laws, self.validation_sizes, self.validation_members, noise_range=self.noise_range
+        )
 
     @torch.no_grad()
     def validate(

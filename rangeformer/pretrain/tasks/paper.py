@@ -10,13 +10,17 @@ from torch import nn
 from rangeformer.baselines.config import SCALARS, PaperConfig
 from rangeformer.baselines.paper import PaperRangeFormer
 from rangeformer.pretrain.curriculum import draw_between, draw_index
-from rangeformer.pretrain.operations import NOISE_RANGE, OperationBatch, draw_operations
+from rangeformer.pretrain.operations import (
+    NOISE_RANGE,
+    VALIDATION_LAWS,
+    VALIDATION_SEED,
+    OperationBatch,
+    check_laws,
+    draw_operations,
+)
 from rangeformer.pretrain.task import Task
 from rangeformer.shapes import Float, Tensor
-from rangeformer.structured import LAWS, PAPER_LAWS
-
-VALIDATION_LAWS = ("kernel_clustered", "kernel_manifold", "graph_laplacian", "stencil", "wishart")
-VALIDATION_SEED = 20_240  # the validation matrices are the same in every run, whatever its seed
+from rangeformer.structured import PAPER_LAWS
 
 
 @dataclass(frozen=True)
@@ -78,11 +82,7 @@ class PaperTask(Task):
         Raises:
             ValueError: Unknown or shared laws, sizes that the model cannot read, or an impossible number.
         """
-        unknown = sorted({*self.laws, *self.validation_laws} - set(LAWS))
-        if unknown or not self.laws or not self.validation_laws:
-            raise ValueError(f"`laws` and `validation_laws` must each name some of {sorted(LAWS)}. Unknown: {unknown}.")
-        if shared := sorted(set(self.laws) & set(self.validation_laws)):
-            raise ValueError(f"`validation_laws` must be other laws than `laws`. In both: {shared}.")
+        check_laws(self.laws, self.validation_laws)
         sizes = (*self.sizes, *self.validation_sizes)
         if not self.sizes or not self.validation_sizes or min(sizes) < 2:
             raise ValueError(f"`sizes` and `validation_sizes` must hold sizes of at least 2. Got {sizes}.")

@@ -15,12 +15,18 @@ from torch import nn
 
 from rangeformer.looped.pure import Loop, PureConfig, PureRangeFormer
 from rangeformer.operators import as_operator
-from rangeformer.pretrain.curriculum import draw_between, draw_size
-from rangeformer.pretrain.operations import NOISE_RANGE, OperationBatch, draw_operations
+from rangeformer.pretrain.curriculum import check_ends, draw_between, draw_size
+from rangeformer.pretrain.operations import (
+    NOISE_RANGE,
+    VALIDATION_LAWS,
+    OperationBatch,
+    check_laws,
+    draw_operations,
+    draw_validation,
+)
 from rangeformer.pretrain.task import Task
-from rangeformer.pretrain.tasks.paper import VALIDATION_LAWS, VALIDATION_SEED
 from rangeformer.shapes import Float, Tensor
-from rangeformer.structured import LAWS, PAPER_LAWS
+from rangeformer.structured import PAPER_LAWS
 
 _FLOOR = 3e-3  # relative errors of the read-outs below this do not matter to the loss
 _RESOLVED = 1e-18  # of the energy error at the start: rounding beyond
@@ -78,20 +84,14 @@ class PureTask(Task):
         Raises:
             ValueError: Unknown or shared laws, or an impossible number.
         """
-        unknown = sorted({*self.laws, *self.validation_laws} - set(LAWS))
-        if unknown or not self.laws or not self.validation_laws:
-            raise ValueError(f"`laws` and `validation_laws` must each name some of {sorted(LAWS)}. Unknown: {unknown}.")
-        if shared := sorted(set(self.laws) & set(self.validation_laws)):
-            raise ValueError(f"`validation_laws` must be other laws than `laws`. In both: {shared}.")
+        check_laws(self.laws, self.validation_laws)
         sizes = (*self.sizes, *self.validation_sizes)
         if not self.sizes or not self.validation_sizes or min(sizes) < 2:
             raise ValueError(f"`sizes` and `validation_sizes` must hold sizes of at least 2. Got {sizes}.")
         if self.batch_size < 1 or self.validation_members < 1:
             raise ValueError("`batch_size` and `validation_members` must be positive.")
         for name in ("loops", "windows"):
-            low, high = getattr(self, name)
-            if not 1 <= low <= high:
-                raise ValueError(f"`{name}` must be two numbers, 1 <= least <= largest. Got {(low, high)}.")
+            check_ends(name, getattr(self, name))
 
     def build(self, generator: torch.Generator) -> PureRangeFormer:
         """The untrained model: steps of least residual."""
@@ -129,12 +129,9 @@ class PureTask(Task):
 
     def validation_set(self) -> list[OperationBatch]:
         """Each validation law at each size."""
-        generator = torch.Generator().manual_seed(VALIDATION_SEED)
-        return [
-            draw_operations([law], n, self.validation_members, generator=generator, noise_range=self.noise_range)
-            for n in self.validation_sizes
-            for law in self.validation_laws
-        ]
+        return draw_validation(
+            self.validation_laws, self.validation_sizes, self.validation_members, noise_range=self.noise_range
+        )
 
     @torch.no_grad()
     def validate(
