@@ -6,9 +6,10 @@ from typing import Any
 
 import torch
 
+from rangeformer.direct import direct_solve
 from rangeformer.once import differentiable_no_further
 from rangeformer.operators import MatrixOperator
-from rangeformer.shapes import Float, Tensor
+from rangeformer.shapes import Bool, Float, Tensor
 
 
 def powers_of_two(rhs: Tensor) -> Float[Tensor, "*batch 1 k"]:
@@ -42,6 +43,40 @@ def relative_residuals(
 def needs_precision(operator: MatrixOperator, rtol: float) -> bool:
     """Whether rounding in a product of A's own precision could be mistaken for a residual of this size."""
     return rtol < 10 * math.sqrt(operator.num_rows) * torch.finfo(operator.dtype).eps
+
+
+def directly_where_better(
+    operator: MatrixOperator,
+    rhs: Float[Tensor, "*batch n k"],
+    value: Float[Tensor, "*batch n k"],
+    relative: Float[Tensor, "*batch k"],
+    missed: Bool[Tensor, "*batch k"],
+    *,
+    size: Tensor,
+    scale: Tensor,
+    rtol: float,
+) -> tuple[Tensor, Tensor, str | None]:
+    """Put a dense factorisation's answer where it leaves a smaller residual in a column that missed its tolerance.
+
+    Args:
+        operator: A, small enough for `may_solve_directly`.
+        rhs: Divided by `size`, float64.
+        value: The answer so far, in A's dtype.
+        relative: Its relative residuals.
+        missed: Columns that may change.
+        size: `(*batch, 1, k)` powers of two that rhs was divided by.
+        scale: `(*batch, k)` norms of rhs.
+        rtol: As in `relative_residuals`.
+
+    Returns:
+        Value, its relative residuals, and the factorisation's name or None where nothing was better.
+    """
+    direct = direct_solve(operator, rhs)
+    trial = (direct.value * size).to(operator.dtype)
+    trial_relative, _ = relative_residuals(operator, rhs, trial.to(torch.float64) / size, scale, rtol)
+    better = (trial_relative < relative) & missed
+    value, relative = torch.where(better.unsqueeze(-2), trial, value), torch.where(better, trial_relative, relative)
+    return value, relative, direct.method if bool(better.any()) else None
 
 
 class Adjoint(torch.autograd.Function):

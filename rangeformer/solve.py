@@ -14,9 +14,9 @@ import torch
 
 from rangeformer.block_krylov import BlockKrylov
 from rangeformer.builders import Options, build_preconditioner, check_preconditioner
-from rangeformer.certificate import Adjoint, needs_precision, powers_of_two, relative_residuals
+from rangeformer.certificate import Adjoint, directly_where_better, needs_precision, powers_of_two, relative_residuals
 from rangeformer.conjugate_gradients import Iterate, conjugate_gradients
-from rangeformer.direct import direct_solve, may_solve_directly
+from rangeformer.direct import may_solve_directly
 from rangeformer.looped.member import LoopedModel
 from rangeformer.looped.solve import METHOD as DIRECT
 from rangeformer.looped.solve import check_loops, check_model, solve_by_model
@@ -228,15 +228,11 @@ def solve_checked(
     elif not bool(converged.all()):
         message = _explain(relative, rtol, bool(indefinite.any()), num_iterations, max_iterations, operator)
         if fallback == "direct" and may_solve_directly(operator):
-            direct = direct_solve(operator, wide)
-            trial = (direct.value * size).to(operator.dtype)
-            trial_relative, _ = relative_residuals(operator, wide, trial.to(torch.float64) / size, scale, rtol)
-            better = (trial_relative < relative) & ~converged
-            value = torch.where(better.unsqueeze(-2), trial, value)
-            relative = torch.where(better, trial_relative, relative)
-            if bool(better.any()):
-                used_fallback = direct.method
-                message += f" The values come from a dense {direct.method} factorisation instead."
+            value, relative, used_fallback = directly_where_better(
+                operator, wide, value, relative, ~converged, size=size, scale=scale, rtol=rtol
+            )
+            if used_fallback is not None:
+                message += f" The values come from a dense {used_fallback} factorisation instead."
         warn_unconverged(message)
     return Solution(
         value=value,

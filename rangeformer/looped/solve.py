@@ -5,9 +5,9 @@ from dataclasses import replace
 
 import torch
 
-from rangeformer.certificate import Adjoint, powers_of_two, relative_residuals
+from rangeformer.certificate import Adjoint, directly_where_better, powers_of_two, relative_residuals
 from rangeformer.checkpoint import SHIPPED, load
-from rangeformer.direct import direct_solve, may_solve_directly
+from rangeformer.direct import may_solve_directly
 from rangeformer.looped.galerkin import GalerkinRangeFormer
 from rangeformer.looped.member import LoopedModel
 from rangeformer.operators import MatrixOperator, TransposedOperator
@@ -130,15 +130,11 @@ def _solve(
     if not bool(converged.all()):
         message = _explain(operator, model, num_loops, rhs.shape[-1], float(relative.max()), rtol)
         if fallback == "direct" and may_solve_directly(operator):
-            direct = direct_solve(operator, wide)
-            trial = (direct.value * size).to(operator.dtype)
-            trial_relative, _ = relative_residuals(operator, wide, trial.to(torch.float64) / size, scale, rtol)
-            better = (trial_relative < relative) & ~converged
-            value = torch.where(better.unsqueeze(-2), trial, value)
-            relative = torch.where(better, trial_relative, relative)
-            if bool(better.any()):
-                used_fallback = direct.method
-                message += f" The values come from a dense {direct.method} factorisation instead."
+            value, relative, used_fallback = directly_where_better(
+                operator, wide, value, relative, ~converged, size=size, scale=scale, rtol=rtol
+            )
+            if used_fallback is not None:
+                message += f" The values come from a dense {used_fallback} factorisation instead."
     return Solution(
         value=value,
         converged=converged,
