@@ -160,7 +160,7 @@ class GalerkinRangeFormer(LoopedModel):
         scale = jacobi_scale(operator)
         space, probes = self.spectral_space(operator, scale=scale, num_loops=num_loops, generator=generator)
         trace = None if scale is None else scale.new_full(scale.shape[:-1], operator.num_rows, dtype=torch.float64)
-        value, error, zero = _sum_over(space, probes, torch.log, lambda v: 1 / v, trace=trace, positive=True)
+        value, error, zero = _sum_over(space, probes, torch.log, lambda v, d: d / v, trace=trace, positive=True)
         value = torch.where(zero, torch.full_like(value, -torch.inf), value)
         return value if scale is None else value - 2 * scale.to(torch.float64).log().sum(-1), error
 
@@ -169,7 +169,7 @@ class GalerkinRangeFormer(LoopedModel):
     ) -> tuple[Float[Tensor, "*batch"], Float[Tensor, "*batch"]]:
         """Tr A^-1 of a symmetric A, infinite where A shows itself singular, and an estimate of its error."""
         space, probes = self.spectral_space(operator, num_loops=num_loops, generator=generator)
-        value, error, zero = _sum_over(space, probes, torch.reciprocal, lambda v: v**-2)
+        value, error, zero = _sum_over(space, probes, torch.reciprocal, lambda v, d: d / v.abs() / v.abs())
         return torch.where(zero, torch.full_like(value, torch.inf), value), error
 
     def trace(
@@ -177,7 +177,7 @@ class GalerkinRangeFormer(LoopedModel):
     ) -> tuple[Float[Tensor, "*batch"], Float[Tensor, "*batch"]]:
         """Tr A of a symmetric A from products alone, and an estimate of its error."""
         space, probes = self.spectral_space(operator, num_loops=num_loops, generator=generator)
-        return _sum_over(space, probes, torch.clone, torch.ones_like)[:2]
+        return _sum_over(space, probes, torch.clone, lambda v, d: d, pole=False)[:2]
 
     def least_squares_space(
         self,
@@ -301,10 +301,11 @@ def _sum_over(
     space: GalerkinSpace,
     probes: Tensor,
     function: Callable[[Tensor], Tensor],
-    slope: Callable[[Tensor], Tensor],
+    change: Callable[[Tensor, Tensor], Tensor],
     *,
     trace: Tensor | None = None,
     positive: bool = False,
+    pole: bool = True,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Sum of f over the spectrum, its error, and where an eigenvalue cannot be told from zero.
 
@@ -312,9 +313,10 @@ def _sum_over(
         space: Started at the probes.
         probes: Isotropic.
         function: f.
-        slope: |f'|, which carries rounding of the eigenvalues into the sum.
+        change: (v, d) -> |f'(v)| d, what an error of d in v makes of f; finite wherever f is.
         trace: The sum of the eigenvalues where it is known.
         positive: NaN where an eigenvalue is negative.
+        pole: Whether f is infinite at zero: what cannot be told from zero is then left out of the sum.
     """
 
     def total(dimension: int | None) -> tuple[Tensor, Tensor, Tensor]:
@@ -323,9 +325,9 @@ def _sum_over(
         rounding = _ZERO * found.size**0.5 * torch.finfo(values.dtype).eps * values.abs().amax(-1, keepdim=True)
         zero = values.abs() <= rounding
         negative = (values < 0) & ~zero if positive else torch.zeros_like(zero)
-        safe = torch.where(zero | negative, torch.ones_like(values), values)
+        safe = torch.where(zero | negative, torch.ones_like(values), values) if pole else values
         value, error = spectral_sum(replace(found, ritz=replace(found.ritz, values=safe)), function, trace=trace)
-        error = error + (found.counts * rounding * slope(safe)).sum(-1)
+        error = error + (found.counts * change(safe, rounding)).sum(-1)
         return torch.where(negative.any(-1), torch.full_like(value, torch.nan), value), error, zero.any(-1)
 
     value, error, zero = total(None)

@@ -64,6 +64,21 @@ def test_trace_from_products_alone():
     assert abs(estimate.value - counting.matrix.trace()) <= 4 * estimate.error
 
 
+@pytest.mark.parametrize("num_loops", [1, 4])
+def test_trace_of_a_singular_matrix_from_products_alone(num_loops):
+    for matrix in (torch.zeros(30, 30, dtype=torch.float64), with_spectrum((torch.arange(30) < 12).double())):
+        found = rf.trace((lambda v, matrix=matrix: matrix @ v, (30, 30)), model=NARROW, num_loops=num_loops, rtol=1.0)
+        assert abs(found.value - matrix.trace()) <= 4 * found.error + 1e-12
+
+
+@pytest.mark.parametrize("factor", [1e-300, 1e-150, 1e150, 1e300])
+def test_inverse_trace_at_the_ends_of_the_range(factor):
+    A = conditioned(20, 100)
+    found = rf.inverse_trace(factor * A)
+    assert bool(found.converged)
+    assert torch.allclose(found.value * factor, torch.linalg.inv(A).trace())
+
+
 def test_messages():
     with pytest.raises(ValueError, match="`A` must be square"):
         rf.trace(normal(3, 4))
