@@ -95,7 +95,7 @@ def rows_allowed(operator: MatrixOperator, rank: int, max_rows: int | None) -> i
     """
     check_count("max_rows", max_rows, least=1, optional=True)
     if max_rows is None:
-        allowed = default_max_rows(operator.num_rows, rank)
+        allowed = default_max_rows(operator, rank)
         if isinstance(operator, OutOfCoreOperator):
             bound = max(4 * rank, MOST_SAMPLED_ENTRIES // operator.num_columns)
             allowed = min(allowed, bound)

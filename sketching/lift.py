@@ -25,6 +25,7 @@ from rangeformer.shapes import Float, Tensor
 
 NUM_SIGHTS = 8  # numbers that describe what was read as a whole
 _RANK_TOLERANCE = 1e-7
+_RANK_TOLERANCE_SINGLE = 1e-3  # a Gram matrix keeps half the digits
 _NUM_PAIRS = 2000
 _MAX_LOG = 3.0
 
@@ -64,12 +65,10 @@ class Lifted:
     Attributes:
         features: Psi, `(n, F)` of Frobenius norm one: Psi Psi^T is the kernel's guess of A^T A.
         log_share: Learned log factor of the share that the features get beside the rows; 0 untrained.
-        log_noise: Learned log factor of the Gaussian share; 0 untrained.
     """
 
     features: Float[Tensor, "n f"]
     log_share: Float[Tensor, ""]
-    log_noise: Float[Tensor, ""]
 
 
 class Lift(nn.Module):
@@ -83,7 +82,7 @@ class Lift(nn.Module):
         >>> import torch
         >>> from sketching.lift import Lift
         >>> tuple(Lift.untrained()(torch.eye(4, 9, dtype=torch.float64)).features.shape)
-        (9, 160)
+        (9, 144)
     """
 
     def __init__(self, config: LiftConfig | None = None, *, generator: torch.Generator | None = None):
@@ -99,8 +98,8 @@ class Lift(nn.Module):
             nn.Linear(NUM_STATISTICS + NUM_SIGHTS, 32), nn.SiLU(), nn.Linear(32, width)
         )
         self.block = Block(width, config.num_heads, config.attention)
-        # per matrix: log length and log weight of each bandwidth, exponent of |t|, share of the features, share of noise
-        self.knobs = nn.Sequential(nn.Linear(NUM_SIGHTS, 32), nn.SiLU(), nn.Linear(32, 2 * num_bands + 3))
+        # per matrix: log length and log weight of each bandwidth, exponent of |t|, share of the features
+        self.knobs = nn.Sequential(nn.Linear(NUM_SIGHTS, 32), nn.SiLU(), nn.Linear(32, 2 * num_bands + 2))
         self.correction = nn.Linear(width, config.num_learned)
         uniform_weights(self, torch.Generator().manual_seed(0) if generator is None else generator)
         with torch.no_grad():
@@ -126,62 +125,61 @@ class Lift(nn.Module):
         """Propose features.
 
         Args:
-            rows: R, float64, weighted as `SampledRows.rows`.
+            rows: R, weighted as `SampledRows.rows`.
             num_loops: T. Default: the configuration's.
             num_waves: Cosine features, a multiple of the number of bandwidths. Default: the configuration's.
             generator: Source of the cosine features' frequencies. Default: a fixed seed.
 
         Returns:
-            The proposal, float64, differentiable in the weights.
+            The proposal in the dtype of the rows, differentiable in the weights.
         """
         generator = torch.Generator().manual_seed(0) if generator is None else generator
         tokens, size, sights = describe(rows, self.config.num_tokens)
         dtype = self.correction.weight.dtype
         statistics = tokens.statistics[0].to(dtype)  # (k, s)
         context = torch.cat([statistics, sights.to(dtype).expand(len(statistics), -1)], -1)
-        gains = _bounded(self.channel_gain(context)).squeeze(-1).to(torch.float64)  # (k,)
-        knobs = _bounded(self.knobs(sights.to(dtype))).to(torch.float64)
+        gains = _bounded(self.channel_gain(context)).squeeze(-1).to(rows.dtype)  # (k,)
+        knobs = _bounded(self.knobs(sights.to(dtype))).to(rows.dtype)
         num_bands = len(self.config.bandwidths)
         coordinates = tokens.whitened[0] * tokens.scale[0] * gains.exp()
         per_band = (self.config.num_waves if num_waves is None else num_waves) // num_bands
         waves = self._waves(coordinates, knobs[: 2 * num_bands], per_band, generator)
         learned = self._learned(tokens, context, num_loops)
-        weight = size.pow(1 + knobs[-3]).unsqueeze(-1)  # (n, 1)
+        weight = size.pow(1 + knobs[-2]).unsqueeze(-1)  # (n, 1)
         features = weight * torch.cat([waves, learned], -1)
-        norm = torch.linalg.matrix_norm(features).clamp_min(torch.finfo(torch.float64).tiny)
-        return Lifted(features / norm, knobs[-2], knobs[-1])
+        norm = torch.linalg.matrix_norm(features).clamp_min(torch.finfo(features.dtype).tiny)
+        return Lifted(features / norm, knobs[-1])
 
     def _waves(self, coordinates: Tensor, knobs: Tensor, per_band: int, generator: torch.Generator) -> Tensor:
         """Cosine features `(n, bandwidths x per_band)`."""
         config, device = self.config, generator.device
         n, k = coordinates.shape
         count = per_band * len(config.bandwidths)
-        frequencies = torch.randn(k, count, generator=generator, dtype=torch.float64, device=device)
+        frequencies = torch.randn(k, count, generator=generator, dtype=torch.float64, device=device).to(coordinates)
         phases = 2 * math.pi * torch.rand(count, generator=generator, dtype=torch.float64, device=device)
         pairs = torch.randint(0, n, (2, _NUM_PAIRS), generator=generator, device=device).to(coordinates.device)
         distances = (coordinates[pairs[0]] - coordinates[pairs[1]]).square().sum(-1)
         typical = distances.median()
-        typical = torch.where(typical > 0, typical, distances.mean()).clamp_min(torch.finfo(torch.float64).tiny)
+        typical = torch.where(typical > 0, typical, distances.mean()).clamp_min(torch.finfo(coordinates.dtype).tiny)
         num_bands = len(config.bandwidths)
-        lengths = torch.tensor(config.bandwidths, dtype=torch.float64, device=coordinates.device)
+        lengths = torch.tensor(config.bandwidths, dtype=coordinates.dtype, device=coordinates.device)
         lengths = lengths * knobs[:num_bands].exp() * typical
         scale = lengths.rsqrt().repeat_interleave(per_band)
         heights = knobs[num_bands:].exp().repeat_interleave(per_band)
-        frequencies, phases = frequencies.to(coordinates.device), phases.to(coordinates.device)
-        return (coordinates @ (frequencies * scale) + phases).cos() * heights
+        return torch.addmm(phases.to(coordinates), coordinates, frequencies * scale).cos() * heights
 
     def _learned(self, tokens: Channels, context: Tensor, num_loops: int | None) -> Tensor:
-        """Learned features `(n, num_learned)`; the loop is skipped as long as it would be multiplied by zero."""
+        """Learned features `(n, num_learned)`, none as long as the loop would be multiplied by zero."""
         n, dtype = tokens.whitened.shape[-2], self.correction.weight.dtype
         untouched = not (bool(self.correction.weight.any()) or bool(self.correction.bias.any()))
         if untouched and not (torch.is_grad_enabled() and self.correction.weight.requires_grad):
-            return tokens.whitened.new_zeros(n, self.config.num_learned)
+            return tokens.whitened.new_zeros(n, 0)
         coordinates = (tokens.whitened * tokens.scale.sqrt().unsqueeze(-2)).to(dtype)  # (1, n, k)
         entries = coordinates @ self.channel_direction(context)  # (1, n, D)
         state = entries
         for _ in range(self.config.num_loops if num_loops is None else num_loops):
             state = self.block(state, entries)
-        return self.correction(state)[0].to(torch.float64)
+        return self.correction(state)[0].to(tokens.whitened.dtype)
 
 
 def describe(rows: Float[Tensor, "c n"], num_tokens: int) -> tuple[Channels, Float[Tensor, " n"], Float[Tensor, " s"]]:
@@ -196,7 +194,8 @@ def describe(rows: Float[Tensor, "c n"], num_tokens: int) -> tuple[Channels, Flo
         columns over their root mean square, and numbers that describe the whole.
     """
     c, n = rows.shape
-    channels = principal_channels(rows.mT.unsqueeze(0), _RANK_TOLERANCE)
+    tolerance = _RANK_TOLERANCE if rows.dtype == torch.float64 else _RANK_TOLERANCE_SINGLE
+    channels = principal_channels(rows.mT.unsqueeze(0), tolerance)
     kept = min(num_tokens, c)
     leading = Channels(channels.whitened[..., :kept], channels.scale[..., :kept], channels.statistics[:, :kept])
     size = torch.linalg.vector_norm(rows, dim=0)
@@ -204,15 +203,15 @@ def describe(rows: Float[Tensor, "c n"], num_tokens: int) -> tuple[Channels, Flo
     size = size / mean if bool(mean > 0) else torch.ones_like(size)
     energy = channels.scale[0].square()
     row_energy = rows.square().sum(-1)
-    tiny = torch.finfo(torch.float64).tiny
+    tiny = torch.finfo(rows.dtype).tiny
     sights = [
         torch.tensor(math.log(c) / 4),
         torch.tensor(math.log(n) / 8),
         (energy.sum().square() / energy.square().sum().clamp_min(tiny)).clamp_min(1).log() / 3,
         energy[0] / energy.sum().clamp_min(tiny),
         size.std(correction=0).clamp_max(10) / 2,
-        (size == 0).to(torch.float64).mean(),
-        (rows == 0).to(torch.float64).mean(),
+        (size == 0).to(rows).mean(),
+        (rows == 0).to(rows).mean(),
         row_energy.sum().square() / (c * row_energy.square().sum()).clamp_min(tiny),
     ]
     return leading, size, torch.stack([sight.to(rows) for sight in sights])

@@ -73,7 +73,7 @@ def randomized_svd(
             or "auto": half iterations for as long as the estimated error says that another pass buys something.
         sketch: A `Sketch`, or "rangeformer", "rangeformer-untrained", "sampled-rows", "gaussian", "sparse-sign", "trig".
         max_rows: Most rows' worth of entries that a sketch may read beforehand. Default: the larger of 4 rank and a tenth of
-            the rows, never more than half.
+            the rows, never more than half, and of rows longer than 512 no more than pay for their time.
         tolerance: Relative Frobenius error to reach: "auto" goes on until it is met, or nothing is gained any more; the
             result says which.
         generator: Source of all randomness; a fixed one if None.

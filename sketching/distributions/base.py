@@ -7,6 +7,9 @@ import torch
 from rangeformer.operators import MatrixOperator
 from rangeformer.shapes import Float, Tensor
 
+LONG = 512  # entries of a row beyond which time counts
+_AFFORDABLE = 0.2  # rows^2 over m rank
+
 
 class Sketch(ABC):
     """A law of n x l matrices Omega whose image A Omega is to span A's leading range.
@@ -30,7 +33,7 @@ class Sketch(ABC):
             operator: A, `(m, n)`, one matrix.
             num_columns: l, columns of Omega; at most n.
             max_rows: Most rows' worth of entries to read beforehand, ignored by laws that read nothing. Default: the larger
-                of 4 l and a tenth of the rows, never more than half of them.
+                of 4 l and a tenth of the rows, never more than half of them, see `default_max_rows`.
             generator: Source of all randomness.
 
         Returns:
@@ -38,14 +41,21 @@ class Sketch(ABC):
         """
 
 
-def default_max_rows(num_rows: int, rank: int) -> int:
+def default_max_rows(operator: MatrixOperator, rank: int) -> int:
     """How many rows a sketch may read by default: the larger of 4 rank and a tenth, never more than half, at least one.
 
+    Where rows are long, no more than what can be worked with in a tenth of the time of two passes: time grows as the square of
+    the number of rows read, and past 4 rank each buys little.
+
     Args:
-        num_rows: m.
+        operator: A.
         rank: Directions wanted.
     """
-    return max(1, min(max(4 * rank, -(-num_rows // 10)), num_rows // 2))
+    m = operator.num_rows
+    tenth = -(-m // 10)
+    if operator.num_columns > LONG:
+        tenth = min(tenth, int((_AFFORDABLE * m * rank) ** 0.5))
+    return max(1, min(max(4 * rank, tenth), m // 2))
 
 
 def normal(

@@ -14,9 +14,9 @@ import torch
 from rangeformer.shapes import Float, Tensor
 
 SHARES = (0.02, 0.2)
-_NOISE = 0.1  # Gaussian part of a unit column if one row carries all that is missed
-_MAX_NOISE = 0.2
-_MISSED_FACTOR = 10  # the more is missed, the more there is for chance to find, and the less noise can spoil
+LEAST_NOISE = 0.1  # over the number of rows: what rows of a size that none of those read has would need
+_NOISE = 2.0
+_MAX_NOISE = 0.12
 _CHANCE = 1.2  # the lift's extra directions must capture more than this many times what random ones would
 _LEAST_GAIN = 0.01  # a smaller gain over the rows alone is no evidence for the lift
 
@@ -27,13 +27,15 @@ class Decision:
 
     Attributes:
         share: Weight of the lift's guess beside the sample's, 0 for the rows alone.
-        noise: Standard deviation of Gaussian entries to add to every unit column.
+        noise: Standard deviation of Gaussian entries to add to every unit column; infinite for a Gaussian sketch.
         missed: Share of the held-out energy that the chosen law missed.
+        spread: Effective share of the held-out rows over which that is spread, 1 if evenly.
     """
 
     share: float
     noise: float
     missed: float
+    spread: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -51,27 +53,30 @@ class Trial:
     features: Float[Tensor, "n f"]
 
 
-def decide(rows: Float[Tensor, "c n"], trials: list[Trial], num_columns: int) -> Decision:
+def decide(
+    rows: Float[Tensor, "c n"], trials: list[Trial], num_columns: int, shares: tuple[float, ...] = SHARES
+) -> Decision:
     """Judge the candidates.
 
     Args:
         rows: R, float64, weighted.
         trials: One for every set of rows left out.
         num_columns: l.
+        shares: Of the lift, those to try beside none.
 
     Returns:
         The decision; the lift is never chosen where it captures no more than chance.
     """
     n = rows.shape[1]
     totals = rows.square().sum(-1)
-    missed = rows.new_zeros(1 + len(SHARES), len(rows))
+    missed = rows.new_zeros(1 + len(shares), len(rows))
     spanned = num_columns
     for trial in trials:
         unseen, num_seen = rows[trial.held_out], len(trial.seen)
         spanned = min(spanned, num_seen)
         table = joined(trial.seen, trial.features)
         gram, images = table.mT @ table, unseen @ table
-        for j, share in enumerate((0.0, *SHARES)):
+        for j, share in enumerate((0.0, *shares)):
             used = num_seen if share == 0 else table.shape[1]  # features of no weight cost no time
             weights = torch.ones_like(gram[0, :used])
             weights[num_seen:] = share**0.5
@@ -84,13 +89,24 @@ def decide(rows: Float[Tensor, "c n"], trials: list[Trial], num_columns: int) ->
     by_chance = _CHANCE * max(0, num_columns - spanned) / n
     if float(by_candidate[0] - by_candidate[best]) <= float(by_candidate[0]) * max(by_chance, _LEAST_GAIN):
         best = 0
-    total = float(totals[judged].sum())
-    share_missed = float(by_candidate[best]) / total if total > 0 else 0.0
-    # of all rows, not only of those that were held out
-    num_effective = effective_number(missed[best, judged]) * len(rows) / int(judged.sum())
-    noise = _NOISE * (1 + _MISSED_FACTOR * share_missed) / num_effective
-    noise = min(_MAX_NOISE, noise)
-    return Decision((0.0, *SHARES)[best], noise, share_missed)
+    return decision_of(missed[best, judged], totals[judged], len(rows), (0.0, *shares)[best])
+
+
+def decision_of(missed: Float[Tensor, " h"], totals: Float[Tensor, " h"], num_rows: int, share: float) -> Decision:
+    """The decision for a share of the lift, once it is known what is missed with it.
+
+    Args:
+        missed: Energy that each of the held-out rows lost.
+        totals: Their energies.
+        num_rows: c, rows read.
+        share: Of the lift.
+    """
+    total = float(totals.sum())
+    share_missed = float(missed.sum()) / total if total > 0 else 0.0
+    spread = effective_number(missed) / len(missed)
+    num_effective = max(1.0, spread * num_rows)  # of all rows, not only of those that were held out
+    noise = max(LEAST_NOISE / num_rows, _NOISE * share_missed**1.5 / num_effective**2)
+    return Decision(share, min(_MAX_NOISE, noise), share_missed, spread)
 
 
 def joined(rows: Float[Tensor, "c n"], features: Float[Tensor, "n f"]) -> Float[Tensor, "n p"]:
@@ -100,8 +116,8 @@ def joined(rows: Float[Tensor, "c n"], features: Float[Tensor, "n f"]) -> Float[
         rows: R.
         features: Psi, of Frobenius norm one.
     """
-    norm = torch.linalg.matrix_norm(rows).clamp_min(torch.finfo(torch.float64).tiny)
-    return torch.cat([rows.mT / norm, features], -1)
+    norm = torch.linalg.matrix_norm(rows).clamp_min(torch.finfo(rows.dtype).tiny)
+    return torch.cat([rows.mT / norm, features.to(rows.dtype)], -1)
 
 
 def leading_coefficients(gram: Float[Tensor, "p p"], weights: Float[Tensor, " p"], count: int) -> Float[Tensor, "p k"]:
@@ -113,7 +129,7 @@ def leading_coefficients(gram: Float[Tensor, "p p"], weights: Float[Tensor, " p"
         count: Most vectors.
     """
     values, vectors = torch.linalg.eigh(gram * weights.unsqueeze(-1) * weights)
-    values, vectors = values.flip(-1)[:count], vectors.flip(-1)[:, :count]
+    values, vectors = values[-count:].flip(-1), vectors[:, -count:].flip(-1)
     kept = values > 1e-13 * values[0].clamp_min(torch.finfo(torch.float64).tiny)
     return weights.unsqueeze(-1) * vectors[:, kept] * values[kept].rsqrt()
 

@@ -25,7 +25,7 @@ class SampledRows:
 
     Attributes:
         index: `(c,)` which rows, distinct.
-        rows: `(c, n)` float64, each times the square root of its weight over a common scale: R^T R ~ A^T A / scale^2.
+        rows: `(c, n)` in A's dtype, each times the square root of its weight over a common scale: R^T R ~ A^T A / scale^2.
         num_columns_read: Whole columns that were read to find the sizes of rows.
     """
 
@@ -61,7 +61,7 @@ def stratified_rows(operator: MatrixOperator, max_rows: int, generator: torch.Ge
     first_count = min(_FIRST, max_rows)
     uniform = torch.full((m,), 1.0 / m, dtype=torch.float64, device=operator.device)
     index = _strata(uniform * first_count, generator)
-    rows = operator.rows(index).to(torch.float64)
+    rows = operator.rows(index)
     if max_rows <= _FIRST or _low_rank(rows, operator.dtype):
         return SampledRows(index, scaled(rows, torch.ones(len(index), dtype=torch.float64, device=rows.device)))
     law, num_read = uniform, 0
@@ -70,7 +70,7 @@ def stratified_rows(operator: MatrixOperator, max_rows: int, generator: torch.Ge
     if columns_allowed >= 1 and _effective_number(energies) < _HEAVY * len(index):
         num_read = min(2, columns_allowed)
         loudest = _energies(rows.mT).topk(min(num_read, n)).indices
-        sizes = _energies(operator.columns(loudest).to(torch.float64))
+        sizes = _energies(operator.columns(loudest))
         if bool(sizes.sum() > 0):
             law = _UNIFORM_SHARE * uniform + (1 - _UNIFORM_SHARE) * sizes / sizes.sum()
     more_count = max_rows - first_count - -(-num_read * m // n)
@@ -81,19 +81,22 @@ def stratified_rows(operator: MatrixOperator, max_rows: int, generator: torch.Ge
     index = torch.cat([index, more])
     read_first = first_count / m
     chance = read_first + (1 - read_first) * expected[index]
-    return SampledRows(index, scaled(torch.cat([rows, operator.rows(more).to(torch.float64)]), 1 / chance), num_read)
+    return SampledRows(index, scaled(torch.cat([rows, operator.rows(more)]), 1 / chance), num_read)
 
 
 def scaled(rows: Float[Tensor, "c n"], weights: Float[Tensor, " c"]) -> Float[Tensor, "c n"]:
-    """Rows times the square roots of their weights, in float64 and units in which squares are safe.
+    """Rows times the square roots of their weights, in units in which squares are safe.
 
     Args:
         rows: As read.
-        weights: Inverse expected numbers.
+        weights: Inverse expected numbers, float64.
     """
-    rows = rows.to(torch.float64) * (weights / weights.max()).sqrt().unsqueeze(-1)
-    peak = rows.abs().amax()
-    return rows / peak if bool(peak > 0) else rows
+    least, most = rows.aminmax()
+    peak = torch.maximum(most, -least)
+    if not bool(peak > 0):
+        return rows
+    # one division a number, of a quotient that cannot overflow
+    return rows / (peak / (weights / weights.max()).sqrt().to(rows.dtype).unsqueeze(-1))
 
 
 def _expected_numbers(law: Float[Tensor, " m"], unread: Tensor, count: int) -> Tensor:
@@ -101,6 +104,8 @@ def _expected_numbers(law: Float[Tensor, " m"], unread: Tensor, count: int) -> T
     expected = law * (count / law[unread].sum())
     for _ in range(3):  # capping some rows raises the others, which may cap a few more
         certain = expected >= 1
+        if not bool(certain.any()):
+            break
         room = count - int((certain & unread).sum())
         rest = law[unread & ~certain].sum()
         if room <= 0 or not bool(rest > 0):
@@ -123,6 +128,7 @@ def _strata(expected: Float[Tensor, " m"], generator: torch.Generator) -> Tensor
 
 
 def _energies(rows: Float[Tensor, "c n"]) -> Tensor:
+    rows = rows.to(torch.float64)
     peak = rows.abs().amax()
     return (rows / peak).square().sum(-1) if bool(peak > 0) else rows.square().sum(-1)
 
@@ -135,7 +141,7 @@ def _effective_number(energies: Float[Tensor, " c"]) -> float:
 
 def _low_rank(rows: Float[Tensor, "c n"], dtype: torch.dtype) -> bool:
     """Whether the rows are so dependent that more of them would most likely bring nothing."""
-    unit = scaled(rows, torch.ones(len(rows), dtype=torch.float64, device=rows.device))
+    unit = scaled(rows, torch.ones(len(rows), dtype=torch.float64, device=rows.device)).to(torch.float64)
     values = torch.linalg.eigvalsh(unit @ unit.mT)
     floor = (10 * torch.finfo(dtype).eps) ** 2 * len(rows) if dtype == torch.float32 else 1e-14
     return int((values > floor * values[-1]).sum()) <= len(rows) // 2 and bool(values[-1] > 0)

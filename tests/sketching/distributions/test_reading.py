@@ -9,10 +9,19 @@ from sketching.distributions.reading import stratified_rows, uniform_rows
 
 
 @pytest.mark.parametrize(
-    ("m", "rank", "expected"), [(1000, 10, 100), (100, 10, 40), (60, 40, 30), (1, 1, 1), (2, 1, 1)]
+    ("m", "n", "rank", "expected"),
+    [
+        (1000, 50, 10, 100),
+        (100, 50, 10, 40),
+        (60, 50, 40, 30),
+        (1, 1, 1, 1),
+        (2, 1, 1, 1),
+        (1000, 600, 10, 44),
+        (2000, 2000, 40, 160),
+    ],
 )
-def test_default_is_four_ranks_or_a_tenth_and_never_more_than_half(m, rank, expected):
-    assert default_max_rows(m, rank) == expected
+def test_default_is_four_ranks_or_a_tenth_and_never_more_than_half_and_what_time_allows(m, n, rank, expected):
+    assert default_max_rows(rf.as_operator(torch.ones(m, n)), rank) == expected
 
 
 @pytest.mark.parametrize("max_rows", [1, 7, 24, 25, 60, 100])
