@@ -22,7 +22,7 @@ def describe(device: torch.device) -> dict:
     if device.type == "cuda":
         machine["gpu"] = torch.cuda.get_device_name(device)
     packages = ("rangeformer", "torch", "gpytorch", "linear_operator", "numpy", "scipy")
-    return {"python": platform.python_version(), "versions": {name: _version(name) for name in packages}, **machine}
+    return {"python": platform.python_version(), "versions": {name: version_of(name) for name in packages}, **machine}
 
 
 @contextmanager
@@ -41,7 +41,8 @@ def _synchronize(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def _version(package: str) -> str:
+def version_of(package: str) -> str:
+    """The installed version of a distribution, or that it is not there."""
     try:
         return version(package)
     except PackageNotFoundError:  # run from a checkout

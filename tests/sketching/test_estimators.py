@@ -27,7 +27,7 @@ def table() -> np.ndarray:
 
 def sparse() -> scipy.sparse.csr_array:
     A = table() - 3.0
-    return scipy.sparse.csr_array(np.where(A > np.quantile(A, 0.7), A, 0.0))
+    return scipy.sparse.csr_array(np.where(np.quantile(A, 0.7) < A, A, 0.0))
 
 
 def assert_alike(ours, theirs, X):

@@ -1,0 +1,160 @@
+"""Low-rank approximation of real matrices: error and time against passes, ours beside everybody's.
+
+    python experiments/sketching_benchmark.py
+    python experiments/sketching_benchmark.py --data-dir DIR
+
+Every method at its defaults and at equal passes, on the matrices that installed packages carry (and those of a folder), with the optimum
+from a dense SVD; a control with Haar singular vectors; and whether error estimates and tolerances are kept.
+"""
+
+import time
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+import sketching
+from experiments import environment, sketching_pictures, sketching_views
+from experiments.options import option, parse
+from experiments.reporting import progress, say, show_table, write_json
+from experiments.sketching_contenders import Contender, contenders, error
+from experiments.sketching_matrices import Case, cases
+
+caption, comparison = sketching_views.caption, sketching_views.comparison
+
+_LAW_CASE = "china patches"  # whose law is drawn, if it is there
+_TOLERANCES = (0.9, 1.05, 1.3)  # over the optimum's relative error: one that no rank can meet, a tight and an easy one
+
+
+@dataclass(frozen=True)
+class Config:
+    """Error and time of low-rank approximations against passes, on real matrices."""
+
+    data_dir: Path | None = option(None, "a folder of npz files, scipy.sparse matrices or arrays, to measure as well")
+    num_seeds: int = option(3, "draws of every sketch")
+    fractions: str = option("0.25,0.5,1", "ranks, as fractions of min(40, min(m, n) / 3)")
+    output: Path = option(Path("results"), "folder of the JSON file and the pictures")
+    smoke: bool = option(False, "a tiny run that shows that everything works")
+
+    def __post_init__(self):
+        """Check what the types do not say."""
+        if self.num_seeds < 1:
+            raise ValueError(f"`--num-seeds` must be at least 1. Got {self.num_seeds}.")
+        if not all(0 < share <= 1 for share in self.shares):
+            raise ValueError(f"`--fractions` must be numbers in (0, 1], with commas. Got {self.fractions!r}.")
+
+    @property
+    def shares(self) -> list[float]:
+        """The fractions as numbers."""
+        return [float(part) for part in self.fractions.split(",")]
+
+
+def main(config: Config) -> dict:
+    """Run, show, write, and return what was written."""
+    if config.smoke:
+        config = replace(config, num_seeds=1, fractions="1")
+    environment.prepare()
+    chosen = cases(config.data_dir, smoke=config.smoke)
+    rows, tolerances = measure(chosen, contenders(), config)
+    result = {
+        "kind": "sketching-benchmark",
+        "config": {name: value.name if isinstance(value, Path) else value for name, value in asdict(config).items()},
+        "environment": describe(),
+        "trained": (Path(sketching.__file__).parent / "weights").exists(),
+        "cases": [
+            {"name": case.name, "shape": list(case.A.shape), "rank": case.rank, "is_control": case.is_control}
+            for case in chosen
+        ],
+        "rows": rows,
+        "tolerances": tolerances,
+    }
+    for view in sketching_views.VIEWS:
+        show_table(caption(result, view), *comparison(result, view))
+    path = config.output / "sketching-benchmark.json"
+    write_json(path, result, compact=True)
+    sketching_pictures.draw_pareto(path.with_suffix(".png"), sketching_views.points(rows))
+    drawn = {case.name: case for case in chosen}
+    case = drawn.get(_LAW_CASE, chosen[0])
+    sketching_pictures.draw_law(config.output / "sketching-law.png", case, num_draws=5 if config.smoke else 60)
+    say(f"wrote {path}, {path.with_suffix('.png')} and {config.output / 'sketching-law.png'}")
+    return result
+
+
+def describe() -> dict:
+    """The environment, with the versions of the rivals."""
+    found = environment.describe(torch.device("cpu"))
+    for package in ("scikit-learn", "dask"):
+        found["versions"][package] = environment.version_of(package)
+    return found
+
+
+def measure(chosen: list[Case], methods: list[Contender], config: Config) -> tuple[list[dict], list[dict]]:
+    """Every method on every matrix at every rank, and what comes of tolerances."""
+    rows, tolerances = [], []
+    with progress("matrices", len(chosen)) as done:
+        for case in chosen:
+            for share in config.shares:
+                rank = max(1, round(share * case.rank))
+                for method in methods:
+                    rows += _runs(case, rank, share, method, range(config.num_seeds))
+            tolerances += _tolerances(case, range(config.num_seeds))
+            done(case.name)
+    return rows, tolerances
+
+
+def _runs(case: Case, rank: int, share: float, method: Contender, seeds: Iterable[int]) -> list[dict]:
+    norm, optimum = case.optimum(0), case.optimum(rank)
+    method.run(case.A, rank, 0)  # the first call pays for what later ones find done
+    rows = []
+    for seed in seeds:
+        start = time.perf_counter()
+        answer = method.run(case.A, rank, seed)
+        seconds = time.perf_counter() - start
+        found = error(case.A, answer.factors)
+        rows.append(
+            {
+                "case": case.name,
+                "method": method.name,
+                "family": method.family,
+                "setting": method.setting,
+                "rank": rank,
+                "fraction": share,
+                "seed": seed,
+                "passes": answer.num_passes,
+                "entries": answer.entries / case.A.size,
+                "seconds": seconds,
+                "excess": found / optimum - 1 if optimum > 0 else 0.0,
+                "error": found / norm,
+                "estimate": answer.estimate,
+            }
+        )
+    return rows
+
+
+def _tolerances(case: Case, seeds: Iterable[int]) -> list[dict]:
+    """Ask for tolerances around the optimum; was what the result says of them true?"""
+    found = []
+    for factor in _TOLERANCES:
+        tolerance = factor * case.optimum(case.rank) / case.optimum(0)
+        for seed in seeds:
+            generator = torch.Generator().manual_seed(100 + seed)
+            result = sketching.randomized_svd(case.A, case.rank, tolerance=tolerance, generator=generator)
+            reached = error(case.A, tuple(part.numpy() for part in result)) / case.optimum(0)
+            found.append(
+                {
+                    "case": case.name,
+                    "factor": factor,
+                    "seed": seed,
+                    "said": bool(result.converged),
+                    "met": bool(reached <= tolerance * (1 + 1e-9)),
+                    "passes": result.num_passes,
+                    "error_over_tolerance": float(np.float64(reached) / tolerance),
+                }
+            )
+    return found
+
+
+if __name__ == "__main__":
+    main(parse(Config))
