@@ -85,7 +85,13 @@ def get(run: Run, folder: Path, *, threads: int | None, device: str) -> Trained:
         changed = [part for key, value in run.changes.items() for part in ("--set", _assignment(key, value))]
         options = ["--device", device, *(["--threads", str(threads)] if threads else [])]
         resume = ["--resume"] if state_path(path).exists() else []
-        if train(["--config", run.config, "--out", str(path), *changed, *options, *resume]) != 0:
+        if (
+            train(
+                ["--config", run.config, "--out", str(path), *changed, *options, *resume],
+                as_program=threads is not None,
+            )
+            != 0
+        ):
             raise KeyboardInterrupt
     card = read_card(path)
     before, wanted = (_without_free(fields) for fields in (card["training"], plan.as_fields()))

@@ -8,6 +8,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from rangeformer.checkpoint import card_path, save
 from rangeformer.pretrain.card import make_card
 from rangeformer.pretrain.curves import write_curves
@@ -21,8 +23,14 @@ INTERRUPTED = 130
 """Exit status of a run that was asked to stop and can be resumed."""
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Train, write weights, card, history and (with matplotlib) the learning curves."""
+def main(arguments: Sequence[str] | None = None, *, as_program: bool = False) -> int:
+    """Train, write weights, card, history and (with matplotlib) the learning curve.
+
+    Args:
+        arguments: Of the command line; the program's own if None.
+        as_program: The process is ours, so that its number of threads may be set. It cannot be set back: after an explicit
+            `torch.set_num_threads` above one, LU of a batch goes wrong in the pinned version of torch (2.13.0, MKL).
+    """
     parser = _parser()
     options = parser.parse_args(arguments)
     with ExitStack() as stack:
@@ -34,6 +42,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             saved = read_state(options.out, plan) if options.resume else check_no_state(options.out)
         except (ValueError, TypeError, OSError) as error:
             parser.error(str(error))
+        if as_program and plan.run.num_threads not in (None, torch.get_num_threads()):
+            torch.set_num_threads(plan.run.num_threads)
         processes.wait()  # the first must not write before all have looked
         report = stack.enter_context(progress(quiet=options.quiet or not processes.first))
         result = pretrain(plan, out=options.out, saved=saved, report=report, processes=processes)
@@ -109,4 +119,4 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(as_program=True))

@@ -36,7 +36,7 @@ def make_card(plan: Plan, result: TrainingResult) -> dict[str, Any]:
             "num_steps": record.step,
             "num_skipped": record.num_skipped,
             "minutes": round(record.minutes, 2),
-            "num_threads": plan.run.num_threads or torch.get_num_threads(),
+            "num_threads": torch.get_num_threads(),
             "num_processes": result.num_processes,
             "device": plan.run.device,
             "device_name": torch.cuda.get_device_name() if plan.run.device.startswith("cuda") else platform.machine(),

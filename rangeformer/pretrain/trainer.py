@@ -6,8 +6,8 @@ without changing what it computes, up to the order in which the shards' gradient
 
 import math
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -75,7 +75,7 @@ def pretrain(
     """
     processes = Processes(device=torch.device(plan.run.device)) if processes is None else processes
     check_shards(plan.run.num_shards, processes.size)
-    with _threads(plan.run.num_threads), nullcontext(StopRequest()) if out is None else stop_requests() as request:
+    with nullcontext(StopRequest()) if out is None else stop_requests() as request:
         return _Training(plan, processes, out, report or (lambda message: None), saved).run(request)
 
 
@@ -239,14 +239,3 @@ def learning_rate_share(progress: float, warm_up: float, final: float) -> float:
 def _gradient(parameter: nn.Parameter) -> Tensor:
     """Zero where no shard of this process reached the parameter; others' may have."""
     return torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
-
-
-@contextmanager
-def _threads(num_threads: int | None) -> Iterator[None]:
-    """That many CPU threads in the block."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(before if num_threads is None else num_threads)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -61,10 +61,11 @@ def test_killed_at_a_random_step_the_program_ends_with_the_same_weights(tmp_path
     config = tmp_path / "config.json"
     config.write_text(json.dumps(TINY_FEATURES))
     whole, cut = tmp_path / "whole.safetensors", tmp_path / "cut.safetensors"
-    assert main(["--config", str(config), "--out", str(whole), "--quiet"]) == 0
-    command = [sys.executable, "-m", "rangeformer.pretrain", "--config", str(config), "--out", str(cut), "--quiet"]
+    program = [sys.executable, "-m", "rangeformer.pretrain", "--config", str(config), "--quiet", "--out"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    subprocess.run([*program, str(whole)], env=environment, check=True, timeout=120)
     wanted = random.randrange(1, 21)
-    process = subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    process = subprocess.Popen([*program, str(cut)], env=environment)
     try:
         deadline = time.monotonic() + 120
         while step_on_disk(cut) < wanted and process.poll() is None and time.monotonic() < deadline:
@@ -73,7 +74,7 @@ def test_killed_at_a_random_step_the_program_ends_with_the_same_weights(tmp_path
         process.kill()
         process.wait()
     assert wanted <= step_on_disk(cut) < 24
-    assert main([*command[3:], "--resume"]) == 0
+    subprocess.run([*program, str(cut), "--resume"], env=environment, check=True, timeout=120)
     assert weights_and_history(cut) == weights_and_history(whole)
     assert not list(tmp_path.glob("*resume*"))
 
@@ -104,12 +105,18 @@ def test_a_signal_stops_after_the_step_with_the_state_written(tmp_path, step, nu
 
 
 def test_without_a_file_to_write_signals_are_left_alone():
+    # a test run in the background ignores Ctrl-C from its start on
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
+
     def report(message):
         if message["step"] == 3:
             signal.raise_signal(signal.SIGINT)
 
-    with pytest.raises(KeyboardInterrupt):
-        pretrain(toy_plan(), report=report)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            pretrain(toy_plan(), report=report)
+    finally:
+        signal.signal(signal.SIGINT, handler)
 
 
 def test_a_second_signal_does_not_wait(tmp_path):
