@@ -173,14 +173,15 @@ def _svds(A: np.ndarray, rank: int, seed: int) -> Answer:
 
 def _dask(num_iterations: int) -> Method:
     def run(A: np.ndarray, rank: int, seed: int) -> Answer:
-        import dask
         import dask.array as da
+        from dask.base import compute
+        from dask.config import set as configured
 
         array = da.from_array(A, chunks=(-(-A.shape[0] // 4), A.shape[1]))
-        with warnings.catch_warnings(), dask.config.set(scheduler="synchronous"):
+        with warnings.catch_warnings(), configured(scheduler="synchronous"):
             warnings.simplefilter("ignore")  # about chunks, which on one machine are of no consequence
             factors = da.linalg.svd_compressed(array, rank, n_power_iter=num_iterations, seed=seed)
-            U, S, Vh = dask.compute(*factors)
+            U, S, Vh = compute(*factors)
         return Answer((U, S, Vh), 2 + 2 * num_iterations)
 
     return run

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from matplotlib.lines import Line2D
 from scipy.stats import gaussian_kde
 
 import rangeformer as rf
@@ -48,11 +49,9 @@ def draw_pareto(path: Path, points: list[dict]) -> None:
         panels[0].set(xlabel="passes over A, rows read included", ylabel="excess error over the best rank-r")
         panels[1].set(xlabel="time over that of a Gaussian sketch with two passes")
         shown = [family for family in _COLORS if any(point["family"] == family for point in points)]
-        handles = [plt.Line2D([], [], color=_COLORS[family], marker="o", label=family) for family in shown]
+        handles = [Line2D([], [], color=_COLORS[family], marker="o", label=family) for family in shown]
         labels = {"v": "24 rows read", "*": "auto", "D": "its defaults"}
-        handles += [
-            plt.Line2D([], [], color="#888888", ls="", marker=mark, label=text) for mark, text in labels.items()
-        ]
+        handles += [Line2D([], [], color="#888888", ls="", marker=mark, label=text) for mark, text in labels.items()]
         figure.legend(handles=handles, loc="outside right upper", frameon=False)
         _save(figure, path)
 
@@ -72,7 +71,7 @@ def draw_law(path: Path, case: Case, *, num_draws: int, seed: int = 0) -> None:
                 xlabel=f"component on v{i + 1}", ylabel=f"component on v{j + 1}", xlim=(-0.6, 0.6), ylim=(-0.6, 0.6)
             )
             axes.set_aspect("equal")
-        handles = [plt.Line2D([], [], color=_COLORS[law], label=law) for law in _LAWS]
+        handles = [Line2D([], [], color=_COLORS[law], label=law) for law in _LAWS]
         title = f"{case.name}, {case.A.shape[0]} x {case.A.shape[1]}, rank {case.rank}: unit vectors of the sketch"
         figure.legend(handles=handles, loc="outside lower center", ncols=len(_LAWS), frameon=False)
         figure.suptitle(title, x=0.01, ha="left")
