@@ -18,6 +18,12 @@ def powers_of_two(rhs: Tensor) -> Float[Tensor, "*batch 1 k"]:
     return torch.exp2(torch.frexp(peak).exponent.to(torch.float64) - 1)
 
 
+def column_norms(vectors: Float[Tensor, "*batch n k"]) -> Float[Tensor, "*batch k"]:
+    """Norms of columns of any size, float64: squares of tiny and huge entries would leave the range of floating point."""
+    size = powers_of_two(vectors)
+    return torch.linalg.vector_norm(vectors.to(torch.float64) / size, dim=-2) * size.squeeze(-2)
+
+
 def relative_residuals(
     operator: MatrixOperator, rhs: Tensor, value: Tensor, scale: Tensor, rtol: float
 ) -> tuple[Tensor, Tensor]:

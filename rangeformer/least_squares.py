@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 
-from rangeformer.certificate import powers_of_two
+from rangeformer.certificate import column_norms, powers_of_two
 from rangeformer.looped.galerkin import GalerkinRangeFormer
 from rangeformer.looped.solve import METHOD, check_galerkin, check_loops
 from rangeformer.operators import as_operator
@@ -72,7 +72,7 @@ def lstsq(
         value = (space.combine(coefficients) * norms * size).to(operator.dtype)
         residual = (wide - operator.matmul_precise(value.to(torch.float64) / size)) / norms
         residual_norms = torch.linalg.vector_norm(residual, dim=-2)
-        gradient = torch.linalg.vector_norm(operator.rmatmul(residual.to(operator.dtype)).to(torch.float64), dim=-2)
+        gradient = column_norms(operator.rmatmul(residual.to(operator.dtype)))
         largest = torch.linalg.matrix_norm(space.images.to(torch.float64), ord=2).unsqueeze(-1)
         gradient_norms = gradient / torch.where(largest > 0, largest, torch.ones_like(largest))
     # The two stopping rules of LSQR: a stationary point, or no residual.

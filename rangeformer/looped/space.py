@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import torch
 
+from rangeformer.certificate import column_norms
 from rangeformer.operators import MatrixOperator
 from rangeformer.shapes import Float, Tensor
 
@@ -176,7 +177,7 @@ class GalerkinSpace:
         T = V.mT @ reached
         values, U = torch.linalg.eigh((T + T.mT) / 2)
         residual = reached @ U - V @ (U * values.unsqueeze(-2))
-        return Ritz(values, U, torch.linalg.vector_norm(residual, dim=-2))
+        return Ritz(values, U, column_norms(residual))
 
     def singular(self) -> Ritz:
         """Singular values of A V, ascending, with right vectors; one more pass for the residuals of an incomplete space.
@@ -194,7 +195,7 @@ class GalerkinSpace:
         normal = torch.cat(self._normal, -1).to(torch.float64) @ W
         safe = values.clamp_min(torch.finfo(values.dtype).tiny).unsqueeze(-2)
         residual = normal / safe - V @ (W * values.unsqueeze(-2))
-        return Ritz(values, W, torch.linalg.vector_norm(residual, dim=-2))
+        return Ritz(values, W, column_norms(residual))
 
     def _outside(self, vectors: Tensor) -> Tensor:
         """The part of vectors orthogonal to V, twice."""

@@ -85,6 +85,18 @@ def test_batch_is_the_loop_over_it():
             assert torch.allclose(pairs.values[i], rf.eigsh(A[i], 2, model=NARROW, num_loops=3).values)
 
 
+@pytest.mark.parametrize("factor", [1e-250, 1e250])
+def test_errors_at_the_ends_of_the_range(factor):
+    A = kernel(60, lengthscale=0.2)
+    with convergence_warnings_ignored():
+        plain, scaled = (rf.eigvalsh(x, model=NARROW, num_loops=3) for x in (A, factor * A))
+        pairs, scaled_pairs = (rf.eigsh(x, 2, model=NARROW, num_loops=3) for x in (A, factor * A))
+    assert torch.allclose(scaled.errors / factor, plain.errors)
+    assert torch.equal(scaled.converged, plain.converged)
+    assert torch.allclose(scaled_pairs.residual_norms / factor, pairs.residual_norms)
+    assert bool(rf.eigvalsh(factor * A).converged.all())
+
+
 def test_a_multiple_eigenvalue_is_found_as_often_as_it_occurs():
     A = with_spectrum(torch.cat([torch.ones(30), torch.full((20,), 2.0)]))
     assert torch.allclose(
