@@ -8,6 +8,7 @@ from rangeformer.baselines.lawt.evaluation import Scores as Scores
 from rangeformer.baselines.lawt.evaluation import evaluate as evaluate
 from rangeformer.baselines.lawt.evaluation import rounding_ceiling as rounding_ceiling
 from rangeformer.baselines.lawt.model import LawtTransformer as LawtTransformer
+from rangeformer.baselines.lawt.prediction import predict as predict
 from rangeformer.baselines.lawt.problems import Problems as Problems
 from rangeformer.baselines.lawt.problems import Source as Source
 from rangeformer.baselines.lawt.problems import draw_problems as draw_problems
