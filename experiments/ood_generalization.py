@@ -4,11 +4,13 @@
     python experiments/ood_generalization.py --part loops --data-dir DIR
     python experiments/ood_generalization.py --part matrices --data-dir DIR
     python experiments/ood_generalization.py --part ladder
+    python experiments/ood_generalization.py --part lawt --data-dir DIR
 
 Columns: the paper's RangeFormer, ours untrained and trained (the pure and the Galerkin member), CG or Lanczos at equal passes and at equal
-matvecs, and dense factorisations. Without a folder, matrices drawn from laws take the place of real ones, and the result says so.
+matvecs, and dense factorisations; part `lawt` has LAWT beside them, for eigenvalues of the one size its checkpoints know. Without a folder, matrices drawn from laws take the place of real ones, and the result says so.
 """
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -16,12 +18,13 @@ import torch
 
 from experiments import environment, matrices, ood_ladder, ood_loops, ood_matrices, ood_pictures, ood_suite
 from experiments.contenders import contenders
+from experiments.lawt_contender import Lawt, lawt_columns, tiny_column
 from experiments.models import GALERKIN, GALERKIN_UNTRAINED, PURE, WEIGHTS, members, paper_models
 from experiments.ood_families import Source
 from experiments.options import option, parse
 from experiments.reporting import say, show_table, write_json
 
-PARTS = {"families": ood_suite, "loops": ood_loops, "matrices": ood_matrices, "ladder": ood_ladder}
+PARTS = {"families": ood_suite, "loops": ood_loops, "matrices": ood_matrices, "ladder": ood_ladder, "lawt": ood_suite}
 
 
 @dataclass(frozen=True)
@@ -30,7 +33,7 @@ class Config:
 
     part: str = option("families", "what to measure", tuple(PARTS))
     data_dir: Path | None = option(None, "a folder of square matrices: npz (scipy.sparse) or mtx files")
-    sizes: str = option("20,50,200,1000", "n of the families, comma-separated")
+    sizes: str = option("20,50,200,1000", "n of the families, comma-separated; LAWT has its own")
     num_draws: int = option(5, "draws of every family, or right-hand sides of every matrix")
     num_loops: int = option(16, "loops of ours")
     pure: str = option("pure", "the trained pure member: a shipped name or a .safetensors file")
@@ -57,6 +60,9 @@ def main(config: Config) -> dict:
     """Run, show, write, and return what was written."""
     if config.smoke:
         config = replace(config, sizes="20", num_draws=1, num_loops=2)
+    rivals = _lawt_columns(config) if config.part == "lawt" else []
+    if rivals:
+        config = replace(config, sizes=",".join(map(str, sorted({column.num_rows for column in rivals}))))
     environment.prepare()
     real = () if config.data_dir is None else matrices.read(config.data_dir)
     result = {
@@ -64,19 +70,19 @@ def main(config: Config) -> dict:
         "config": {name: value.name if isinstance(value, Path) else value for name, value in asdict(config).items()},
         "environment": environment.describe(torch.device("cpu")),
         "source": f"{len(real)} matrices of a folder" if real else "laws that imitate real matrices",
-        **measure(config, Source(real)),
+        **measure(config, Source(real), rivals),
     }
     module = PARTS[config.part]
     show_table(module.caption(result), *module.comparison(result))
     path = config.output / f"ood_{config.part}.json"
     write_json(path, result, compact=True)
-    getattr(ood_pictures, f"draw_{config.part}")(path.with_suffix(".png"), result)
+    ood_pictures.DRAW[config.part](path.with_suffix(".png"), result)
     say(f"wrote {path} and {path.with_suffix('.png')}")
     return result
 
 
-def measure(config: Config, source: Source) -> dict:
-    """The numbers of one part."""
+def measure(config: Config, source: Source, rivals: Sequence[Lawt] = ()) -> dict:
+    """The numbers of one part; `rivals` are those of part `lawt`."""
     if config.part == "ladder":
         models = ood_ladder.rungs(config.weights)
         if config.smoke:
@@ -98,9 +104,21 @@ def measure(config: Config, source: Source) -> dict:
         return {"rows": rows, "summary": ood_matrices.summary(rows, GALERKIN, GALERKIN_UNTRAINED)}
     paper = paper_models(config.weights, tiny=config.smoke)
     columns = contenders(ours, paper, config.num_loops)
+    if config.part == "lawt":
+        columns = [*rivals, *columns]
+        return {"cells": ood_suite.measure(columns, config.list_of_sizes, config.num_draws, source, ("eigenvalues",))}
     cells = ood_suite.measure(columns, config.list_of_sizes, config.num_draws, source)
     names = ("paper", "paper, scaled")
     return {"cells": cells, "gates": ood_suite.gates(cells, GALERKIN, PURE, names)}
+
+
+def _lawt_columns(config: Config) -> list[Lawt]:
+    rivals = [tiny_column()] if config.smoke else lawt_columns(config.weights)
+    if not rivals:
+        raise ValueError(
+            f"`--weights` must be a folder with files lawt-eigenvalues-<law>.safetensors. Got {config.weights.name}."
+        )
+    return rivals
 
 
 if __name__ == "__main__":

@@ -147,6 +147,16 @@ def draw_ladder(path: Path, result: dict) -> None:
         _save(figure, path)
 
 
+DRAW = {
+    "families": draw_families,
+    "lawt": draw_families,
+    "loops": draw_loops,
+    "matrices": draw_matrices,
+    "ladder": draw_ladder,
+}
+"""The picture of each part."""
+
+
 def _drawn(value: float | None) -> float:
     return HUGE if value is None else min(max(value, TINY), HUGE)
 

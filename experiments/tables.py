@@ -32,6 +32,7 @@ KINDS = {
     "ood-loops": ood_loops,
     "ood-matrices": ood_matrices,
     "ood-ladder": ood_ladder,
+    "ood-lawt": ood_suite,
     **{f"lawt-{table}": lawt for table in lawt_measure.MEASURES},
     **{f"learned_gain-{part}": learned_gain for part in learned_gain.PARTS},
 }

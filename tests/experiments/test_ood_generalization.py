@@ -15,7 +15,7 @@ def run(tmp_path, part: str, *options: str) -> dict:
     return ood_generalization.main(parse(ood_generalization.Config, arguments))
 
 
-@pytest.mark.parametrize("part", ["families", "loops", "matrices", "ladder"])
+@pytest.mark.parametrize("part", ["families", "loops", "matrices", "ladder", "lawt"])
 def test_smoke_writes_table_json_and_picture(tmp_path, part):
     result = run(tmp_path, part)
     assert json.loads((tmp_path / f"ood_{part}.json").read_text()) == result
@@ -87,3 +87,10 @@ def test_an_empty_ladder_says_so(tmp_path):
 def test_bad_options_say_what_is_wrong(options, message):
     with pytest.raises(ValueError, match=message):
         parse(ood_generalization.Config, options)
+
+
+def test_a_folder_without_lawt_models_says_so(tmp_path):
+    with pytest.raises(ValueError, match="must be a folder with files lawt-eigenvalues-"):
+        ood_generalization.main(
+            parse(ood_generalization.Config, ["--part", "lawt", "--weights", str(tmp_path), "--output", str(tmp_path)])
+        )
