@@ -50,6 +50,8 @@ class LiftConfig:
     """Squared lengths b in units of the median squared distance."""
     num_learned: int = 16
     """Learned features, zero untrained."""
+    family_shape: tuple[int, int] = (0, 0)
+    """(n, k) of a family of matrices with n common columns: k leading directions of their mean; none if zero."""
 
     @classmethod
     def from_fields(cls, fields: dict[str, Any]) -> "LiftConfig":
@@ -78,12 +80,18 @@ class Lift(nn.Module):
         config: Sizes.
         generator: Source of the initial weights, on which the output does not depend until it is trained.
 
+    Attributes:
+        family: `(n, k)` leading right singular vectors of a family that the lift was fine-tuned to, each times the root of its
+            energy; empty if it was not. `forward` does not use it.
+
     Example:
         >>> import torch
         >>> from sketching.lift import Lift
         >>> tuple(Lift.untrained()(torch.eye(4, 9, dtype=torch.float64)).features.shape)
         (9, 144)
     """
+
+    family: Tensor
 
     def __init__(self, config: LiftConfig | None = None, *, generator: torch.Generator | None = None):
         """Build the modules; everything that would leave the classical kernel starts at zero."""
@@ -101,11 +109,11 @@ class Lift(nn.Module):
         # per matrix: log length and log weight of each bandwidth, exponent of |t|, share of the features
         self.knobs = nn.Sequential(nn.Linear(NUM_SIGHTS, 32), nn.SiLU(), nn.Linear(32, 2 * num_bands + 2))
         self.correction = nn.Linear(width, config.num_learned)
+        self.register_buffer("family", torch.zeros(config.family_shape))
         uniform_weights(self, torch.Generator().manual_seed(0) if generator is None else generator)
         with torch.no_grad():
-            for last in (self.channel_gain[-1], self.knobs[-1], self.correction):
-                for parameter in last.parameters():
-                    parameter.zero_()
+            for parameter in self._last_parameters():
+                parameter.zero_()
 
     @classmethod
     def untrained(cls, config: LiftConfig | None = None) -> "Lift":
@@ -113,6 +121,26 @@ class Lift(nn.Module):
         # Initialising the layers draws from torch's global generator, which is not ours to move.
         with torch.random.fork_rng(devices=[]):
             return cls(config).requires_grad_(False).eval()
+
+    def _last_parameters(self) -> list[nn.Parameter]:
+        """Those without which every correction is zero."""
+        return [
+            parameter
+            for last in (self.channel_gain[-1], self.knobs[-1], self.correction)
+            for parameter in last.parameters()
+        ]
+
+    def is_trained(self) -> bool:
+        """Whether any weight has left the classical kernel."""
+        return any(bool(parameter.any()) for parameter in self._last_parameters())
+
+    def knows_family(self, num_columns: int) -> bool:
+        """Whether a matrix with that many columns may be a member of the family.
+
+        Args:
+            num_columns: n.
+        """
+        return self.family.numel() > 0 and self.family.shape[0] == num_columns
 
     def forward(
         self,

@@ -9,16 +9,15 @@ eigenvectors themselves are its best deterministic draw.
 
 import math
 from dataclasses import replace
-from functools import cache
 
 import torch
 
 from rangeformer.operators import MatrixOperator
-from rangeformer.shapes import Float, Tensor
+from rangeformer.shapes import Float, Int, Tensor
 from sketching.distributions.base import LONG, Sketch, default_max_rows, filled, normal
+from sketching.distributions.guesses import Guess, guesses_of, untrained_lift
 from sketching.distributions.holdout import (
     LEAST_NOISE,
-    SHARES,
     Decision,
     Trial,
     decide,
@@ -43,19 +42,13 @@ _UNEVEN = 0.35  # spread of what is missed, below which the tail is heavy enough
 _DEEP = 1e-5  # eigenvalues of a float32 Gram matrix below this share of the first are mixed by rounding
 
 
-@cache
-def untrained_lift() -> Lift:
-    """One for all: it holds no state, and making it takes longer than using it."""
-    return Lift.untrained()
-
-
 class RangeFormerSketch(Sketch):
     """Learned, or untrained, sketch of any rank and size.
 
     Where A is known through products alone nothing can be read for less than a pass, and the sketch is Gaussian.
 
     Args:
-        lift: The network that lifts sampled rows. Default: untrained, which is the classical kernel.
+        lift: The network that lifts sampled rows, beside the untrained one. Default: that one alone, which is a classical kernel.
     """
 
     def __init__(self, lift: Lift | None = None):
@@ -104,55 +97,57 @@ def propose(
         (Nearly) orthonormal directions, best first, at most l, and the decision they rest on.
     """
     if len(rows) < _FEWEST:
-        return leading_right_vectors(rows.to(torch.float64), num_columns), Decision(0.0, 0.1, 1.0)
-    if len(rows) > 2 * (num_columns + _MARGIN) and rows.shape[1] > LONG:
+        return leading_right_vectors(rows.to(torch.float64), num_columns), Decision(0, 0.0, 0.1, 1.0)
+    n = rows.shape[1]
+    if len(rows) > 2 * (num_columns + _MARGIN) and n > LONG and not lift.knows_family(n):
         found = _from_many_long_rows(rows, num_columns, generator)
         if found is not None:
             return found
-    decision, factor = judge(lift, _some_entries(rows, generator), num_columns, generator)
-    return _blend(lift, rows.to(torch.float64), decision.share * factor, num_columns, generator), decision
+    guesses, entries = guesses_of(lift, n), _some_entries(rows, generator)
+    decision = judge(guesses, rows, entries, num_columns, generator)
+    return _blend(guesses[decision.guess], rows.to(torch.float64), decision.share, num_columns, generator), decision
 
 
 def judge(
-    lift: Lift, rows: Float[Tensor, "c n"], num_columns: int, generator: torch.Generator
-) -> tuple[Decision, float]:
+    guesses: list[Guess],
+    rows: Float[Tensor, "c n"],
+    entries: Int[Tensor, " k"] | None,
+    num_columns: int,
+    generator: torch.Generator,
+) -> Decision:
     """Try the candidates on rows left out.
 
     Args:
-        lift: The network.
-        rows: R, float64, or some entries of each.
+        guesses: What may be taken beside the rows.
+        rows: R.
+        entries: Of every row, which to compare by; all if None.
         num_columns: l.
         generator: Source of the lift's frequencies.
-
-    Returns:
-        The decision, and the learned factor of the lift's share.
     """
+    rows = _of_entries(rows, entries)
     folds = make_folds(len(rows), num_columns, rows.device)
-    parts = [rows[~held_out] for held_out in folds]
     many = len(rows) > 2 * (num_columns + _MARGIN)
-    if many:
-        parts = [core_rows(part, num_columns + _MARGIN, generator) for part in parts]
-    lifted = [lift(seen, generator=generator) for seen in parts]
-    factor = float(torch.stack([proposal.log_share for proposal in lifted]).mean().exp())
-    trials = [
-        Trial(held_out, seen, factor**0.5 * proposal.features)
-        for held_out, seen, proposal in zip(folds, parts, lifted, strict=True)
-    ]
-    decision = decide(rows, trials, num_columns, SHARES[:1] if many else SHARES)
-    if len(rows) > 2 * num_columns:
-        decision = _with_noise_tried(decision, rows, folds[0], num_columns, generator)
-    return decision, factor
+    trials = []
+    for held_out in folds:
+        seen = rows[~held_out]
+        if many:
+            seen = core_rows(seen, num_columns + _MARGIN, generator)
+        trials.append(Trial(held_out, seen, tuple(guess.features(seen, entries, generator) for guess in guesses)))
+    # where rows are many a large share of a lift has never paid
+    shares = [guess.shares[:1] if many and not guess.from_family else guess.shares for guess in guesses]
+    decision = decide(rows, trials, num_columns, shares)
+    return _with_noise_tried(decision, rows, None, folds[0], num_columns, generator)
 
 
 def _blend(
-    lift: Lift, rows: Float[Tensor, "c n"], share: float, num_columns: int, generator: torch.Generator
+    guess: Guess, rows: Float[Tensor, "c n"], share: float, num_columns: int, generator: torch.Generator
 ) -> Float[Tensor, "n k"]:
     """Orthonormal basis of the leading eigenvectors of the blend, best first."""
     most = num_columns + _MARGIN
     core = core_rows(rows, most, generator) if len(rows) > 2 * most else rows
     if share == 0:
         return leading_right_vectors(core, num_columns)
-    table = joined(core, share**0.5 * lift(core, generator=generator).features)
+    table = joined(core, share**0.5 * guess.features(core, None, generator))
     gram = table.mT @ table
     return torch.linalg.qr(table @ leading_coefficients(gram, torch.ones_like(gram[0]), num_columns)).Q
 
@@ -173,30 +168,41 @@ def _from_many_long_rows(
     known, known_values = leading_eigenvectors(gram[~held_out][:, ~held_out], num_columns, generator, num_steps=1)
     totals = gram.diagonal()[held_out]
     captured = ((gram[held_out][:, ~held_out] @ known).square() / known_values).sum(-1)
-    decision = decision_of((totals - captured).clamp_min(0), totals, len(rows), 0.0)
-    decision = _with_noise_tried(decision, rows, held_out, num_columns, generator)
+    decision = decision_of((totals - captured).clamp_min(0), totals, len(rows))
+    entries = _some_entries(rows, generator)
+    decision = _with_noise_tried(decision, rows, entries, held_out, num_columns, generator)
     coefficients = vectors[:, :num_columns] * values[:num_columns].rsqrt()
     return table.mT @ coefficients.to(torch.float32), decision
 
 
 def _with_noise_tried(
-    decision: Decision, rows: Float[Tensor, "c n"], held_out: Tensor, num_columns: int, generator: torch.Generator
+    decision: Decision,
+    rows: Float[Tensor, "c n"],
+    entries: Int[Tensor, " k"] | None,
+    held_out: Tensor,
+    num_columns: int,
+    generator: torch.Generator,
 ) -> Decision:
-    """The decision with the noise of a rehearsal, where what is missed sits in few rows."""
-    if decision.spread >= _UNEVEN:
+    """The decision with the noise of a rehearsal, where what is missed sits in few rows and there are enough to rehearse."""
+    if decision.spread >= _UNEVEN or len(rows) <= 2 * num_columns:
         return decision
-    rows = _some_entries(rows, generator)
-    return replace(decision, noise=rehearsed_noise(rows, held_out, num_columns, LEAST_NOISE / len(rows), generator))
+    least, rows = LEAST_NOISE / len(rows), _of_entries(rows, entries)
+    return replace(decision, noise=rehearsed_noise(rows, held_out, num_columns, least, generator))
 
 
-def _some_entries(rows: Float[Tensor, "c n"], generator: torch.Generator) -> Float[Tensor, "c k"]:
-    """One entry of each of `LONG` strata, float64: enough to compare candidates by."""
+def _some_entries(rows: Float[Tensor, "c n"], generator: torch.Generator) -> Int[Tensor, " k"] | None:
+    """One entry of each of `LONG` strata, enough to compare candidates by; None for all."""
     n = rows.shape[1]
     if n <= LONG:
-        return rows.to(torch.float64)
+        return None
     jitter = torch.rand(LONG, generator=generator, dtype=torch.float64, device=generator.device).to(rows.device)
     strata = torch.arange(LONG, dtype=torch.float64, device=rows.device) + jitter
-    return rows[:, (strata * (n / LONG)).long().clamp_max(n - 1)].to(torch.float64)
+    return (strata * (n / LONG)).long().clamp_max(n - 1)
+
+
+def _of_entries(rows: Float[Tensor, "c n"], entries: Int[Tensor, " k"] | None) -> Float[Tensor, "c k"]:
+    """Some entries of every row, float64."""
+    return (rows if entries is None else rows[:, entries]).to(torch.float64)
 
 
 def _noise(omega: Float[Tensor, "n l"], generator: torch.Generator) -> Tensor:

@@ -2,14 +2,15 @@ import torch
 from helpers import normal, seeded
 from sketch_examples import haar, smooth
 
+from sketching.distributions.guesses import LIFT_SHARES
 from sketching.distributions.holdout import Trial, decide, effective_number, joined, leading_coefficients, make_folds
 from sketching.lift import Lift
 
 
 def decision_of(rows, num_columns):
     lift, folds = Lift.untrained(), make_folds(len(rows), num_columns, rows.device)
-    trials = [Trial(fold, rows[~fold], lift(rows[~fold], generator=seeded()).features) for fold in folds]
-    return decide(rows, trials, num_columns)
+    trials = [Trial(fold, rows[~fold], (lift(rows[~fold], generator=seeded()).features,)) for fold in folds]
+    return decide(rows, trials, num_columns, [LIFT_SHARES])
 
 
 def test_lift_is_chosen_where_entries_move_together_and_not_where_they_are_random():
@@ -41,3 +42,24 @@ def test_effective_number():
     assert effective_number(torch.ones(7).double()) == 7
     assert effective_number(torch.tensor([1e200, 0.0]).double()) == 1
     assert effective_number(torch.zeros(3).double()) == 3
+
+
+def test_a_guess_must_beat_those_before_it():
+    rows = smooth()[:24]
+    folds = make_folds(len(rows), 40, rows.device)
+    truth = torch.linalg.svd(smooth(), full_matrices=False).Vh[:40].mT
+    truth, chance = truth / truth.norm(), normal(120, 40) / normal(120, 40).norm()
+    lift = Lift.untrained()
+
+    def decided(*guesses):
+        trials = [
+            Trial(fold, rows[~fold], (lift(rows[~fold], generator=seeded()).features, *guesses)) for fold in folds
+        ]
+        return decide(rows, trials, 40, [LIFT_SHARES] * (1 + len(guesses)))
+
+    alone = decided()
+    assert decided(chance) == alone
+    assert (decided(truth).guess, decided(chance, truth).guess) == (1, 2)
+    assert decided(truth).missed < alone.missed
+    # the same guess twice: the one that rests on less
+    assert decided(truth, truth).guess == 1

@@ -1,0 +1,72 @@
+"""Guesses of A^T A beside the sample's own, R^T R: each a table of features of A's columns, made from rows that were read.
+
+The untrained lift is a guess that needs no data but the rows; a trained one is another, better where matrices are like those
+that it has seen and worse where they are not; the leading space of a family to which A may belong is a third. Held-out
+rows decide between them, so a guess that is wrong costs time, and nothing else.
+"""
+
+from dataclasses import dataclass
+from functools import cache
+
+import torch
+
+from rangeformer.shapes import Float, Int, Tensor
+from sketching.lift import Lift
+
+LIFT_SHARES = (0.02, 0.2)
+"""Weights of a lift's guess beside the sample."""
+FAMILY_SHARES = (0.2, 2.0, 20.0)
+"""Weights of a family's space, which may be worth more than the sample."""
+
+
+@dataclass(frozen=True)
+class Guess:
+    """One way to guess.
+
+    Attributes:
+        lift: The network.
+        from_family: Its family's space instead of what it makes of the rows.
+        shares: Weights to try.
+    """
+
+    lift: Lift
+    from_family: bool
+    shares: tuple[float, ...]
+
+    def features(
+        self, rows: Float[Tensor, "k n"], entries: Int[Tensor, " n"] | None, generator: torch.Generator
+    ) -> Float[Tensor, "n f"]:
+        """Psi, of Frobenius norm one up to what the lift has learned: Psi Psi^T is the guess.
+
+        Args:
+            rows: R, or combinations of its rows.
+            entries: Which columns of A these are; all if None.
+            generator: Source of the lift's frequencies.
+        """
+        if self.from_family:
+            family = self.lift.family.to(rows)
+            family = family if entries is None else family[entries]
+            return family / torch.linalg.matrix_norm(family).clamp_min(torch.finfo(rows.dtype).tiny)
+        lifted = self.lift(rows, generator=generator)
+        return lifted.features * (lifted.log_share / 2).exp()
+
+
+def guesses_of(lift: Lift, num_columns: int) -> list[Guess]:
+    """The guesses that a lift can make of a matrix, the one that rests on least first.
+
+    Args:
+        lift: The network.
+        num_columns: n of the matrix.
+    """
+    guesses = [Guess(lift, False, LIFT_SHARES)]
+    if lift.is_trained():
+        guesses.insert(0, Guess(untrained_lift(), False, LIFT_SHARES))
+    if lift.knows_family(num_columns):
+        guesses.append(Guess(lift, True, FAMILY_SHARES))
+    return guesses
+
+
+@cache
+def untrained_lift() -> Lift:
+    """One for all: it holds no state, and making it takes longer than using it."""
+    return Lift.untrained()

@@ -1,0 +1,1 @@
+"""Training of the lift: the objective, the task of the training program, and fine-tuning to a family of matrices."""

@@ -1,0 +1,190 @@
+"""Training the lift on structured matrices: the task "sketch" of the training program."""
+
+import math
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import torch
+from torch import nn
+
+from rangeformer.pretrain.curriculum import draw_between, draw_index, draw_size
+from rangeformer.pretrain.seeding import mixed_seed
+from rangeformer.pretrain.task import Task
+from rangeformer.shapes import Tensor
+from rangeformer.structured import KERNEL_LAWS, LAWS, RECTANGULAR_LAWS, draw, draw_matrix
+from sketching.distributions.guesses import LIFT_SHARES
+from sketching.distributions.rangeformer import RangeFormerSketch
+from sketching.learning.objective import Target, excess_of, lift_loss
+from sketching.lift import Lift, LiftConfig
+
+VALIDATION_LAWS = ("image_patches", "word_counts", "kernel_manifold", "kernel_warped")
+"""Never trained on."""
+_VALIDATION_SEED = 20_240
+_NUM_OVERSAMPLES = 10
+_FLOOR = 1e-3  # excess below this does not matter
+_NOISE_RANGE = (1e-6, 1e-2)
+
+
+@dataclass(frozen=True)
+class SketchBatch:
+    """One shard's batch: targets, each with what is to be done to it."""
+
+    targets: tuple[Target, ...]
+    num_rows: tuple[int, ...]
+    shares: tuple[float, ...]
+    generator: torch.Generator
+
+
+@dataclass(frozen=True)
+class SketchTask(Task):
+    """Settings of the task "sketch"."""
+
+    objective: ClassVar[str] = "ratio"
+    figure_titles: ClassVar[dict[str, str]] = {
+        "ratio": "excess over untrained, geometric mean",
+        "worst": "excess over untrained, worst law and number of rows",
+    }
+
+    model: LiftConfig = field(default_factory=LiftConfig)
+    """Sizes of the lift."""
+    laws: tuple[str, ...] = tuple(sorted((set(RECTANGULAR_LAWS) | set(KERNEL_LAWS)) - set(VALIDATION_LAWS)))
+    """What the matrices are drawn from, all equally likely; kernels in a random order of their points."""
+    sizes: tuple[int, ...] = (96, 160, 256, 384)
+    """Columns n, one drawn per batch."""
+    all_sizes_at: float = 0.3
+    """Progress from which all sizes are drawn."""
+    batch_size: int = 4
+    """Fresh matrices in each batch."""
+    ranks: tuple[int, int] = (10, 40)
+    """Least and largest rank, uniform."""
+    rows: tuple[int, int] = (8, 64)
+    """Least and largest number of rows read, log-uniform."""
+    validation_laws: tuple[str, ...] = VALIDATION_LAWS
+    """Laws kept for validation; never trained on."""
+    validation_shape: tuple[int, int] = (400, 320)
+    """Shape of the validation matrices; kernels are square, of the second."""
+    validation_rank: int = 30
+    """Rank in validation."""
+    validation_rows: tuple[int, ...] = (24, 80)
+    """Rows that may be read in validation."""
+    validation_members: int = 4
+    """Validation matrices of each law."""
+
+    def __post_init__(self) -> None:
+        """Reject what would fail only after minutes.
+
+        Raises:
+            ValueError: Unknown or shared laws, or sizes that leave nothing to approximate.
+        """
+        known = set(RECTANGULAR_LAWS) | set(LAWS)
+        for name in ("laws", "validation_laws"):
+            if unknown := sorted(set(getattr(self, name)) - known) or not getattr(self, name):
+                raise ValueError(f"`{name}` must be some of {sorted(known)}. Got {unknown or 'none'}.")
+        if shared := sorted(set(self.laws) & set(self.validation_laws)):
+            raise ValueError(f"`validation_laws` must not be trained on. Both have {shared}.")
+        for name in ("ranks", "rows"):
+            low, high = getattr(self, name)
+            if not 1 <= low <= high:
+                raise ValueError(f"`{name}` must be two numbers, 1 <= least <= largest. Got {getattr(self, name)}.")
+        needed = 2 * (self.ranks[1] + _NUM_OVERSAMPLES)
+        if min(self.sizes, default=0) < 2 * self.rows[0] or max(self.sizes, default=0) < needed:
+            raise ValueError(f"`sizes` must reach {needed}, twice the columns of the widest sketch. Got {self.sizes}.")
+        if min(self.batch_size, self.validation_members, self.validation_rank) < 1:
+            raise ValueError("`batch_size`, `validation_members` and `validation_rank` must be positive.")
+
+    def build(self, generator: torch.Generator) -> Lift:
+        """The untrained lift, which is the classical kernel."""
+        # Initialising the layers draws from torch's global generator, which is not ours to move.
+        with torch.random.fork_rng(devices=[]):
+            return Lift(self.model, generator=generator)
+
+    def draw(self, generator: torch.Generator, progress: float) -> SketchBatch:
+        """Fresh matrices of one number of columns."""
+        n = draw_size(self.sizes, progress, full_at=self.all_sizes_at, generator=generator)
+        targets, num_rows, shares = [], [], []
+        for _ in range(self.batch_size):
+            law = self.laws[draw_index(len(self.laws), generator)]
+            m = draw_between((n // 2, 2 * n), generator)
+            rank = min(draw_between(self.ranks, generator), n // 4, m // 4)
+            targets.append(Target.of(draw_target(law, (m, n), generator), rank))
+            low, high = (math.log(end) for end in self.rows)
+            u = float(torch.rand((), generator=generator, device=generator.device))
+            num_rows.append(min(round(math.exp(low + (high - low) * u)), targets[-1].matrix.shape[0] // 2))
+            shares.append(LIFT_SHARES[draw_index(len(LIFT_SHARES), generator)])
+        return SketchBatch(tuple(targets), tuple(num_rows), tuple(shares), generator)
+
+    def loss(self, model: nn.Module, batch: SketchBatch) -> tuple[Tensor, dict[str, float]]:
+        """Mean log squared excess."""
+        assert isinstance(model, Lift)
+        losses = [
+            lift_loss(model, target, rows, target.rank + _NUM_OVERSAMPLES, share, batch.generator)
+            for target, rows, share in zip(batch.targets, batch.num_rows, batch.shares, strict=True)
+        ]
+        loss = torch.stack(losses).mean()
+        return loss, {"excess": math.exp(loss.item() / 2)}
+
+    def validation_set(self) -> list[tuple[str, list[Target]]]:
+        """Each validation law, a few members."""
+        found = []
+        for number, law in enumerate(self.validation_laws):
+            generator = torch.Generator().manual_seed(mixed_seed(_VALIDATION_SEED, number))
+            members = [draw_target(law, self.validation_shape, generator) for _ in range(self.validation_members)]
+            found.append((law, [Target.of(member, self.validation_rank) for member in members]))
+        return found
+
+    @torch.no_grad()
+    def validate(
+        self, model: nn.Module, validation_set: list[tuple[str, list[Target]]]
+    ) -> tuple[dict[str, float], list[dict[str, Any]]]:
+        """Excess of the whole sketch, decisions and noise included, over that of the untrained one with the same draws."""
+        assert isinstance(model, Lift)
+        width = self.validation_rank + _NUM_OVERSAMPLES
+        laws = RangeFormerSketch(model), RangeFormerSketch()
+        rows: list[dict[str, Any]] = []
+        for law, targets in validation_set:
+            for num_rows in self.validation_rows:
+                logs = torch.tensor(
+                    [
+                        [
+                            math.log(
+                                excess_of(target, sketch, width, num_rows, torch.Generator().manual_seed(seed)) + _FLOOR
+                            )
+                            for seed, target in enumerate(targets)
+                        ]
+                        for sketch in laws
+                    ]
+                ).mean(-1)
+                rows.append(
+                    {
+                        "law": law,
+                        "rows": num_rows,
+                        "untrained": float(logs[1].exp()),
+                        "ratio": float((logs[0] - logs[1]).exp()),
+                    }
+                )
+        ratios = [math.log(row["ratio"]) for row in rows]
+        return {"ratio": math.exp(sum(ratios) / len(ratios)), "worst": math.exp(max(ratios))}, rows
+
+    def card(self) -> dict[str, Any]:
+        """The laws, and what the figures mean."""
+        meaning = {
+            "ratio": "geometric mean over validation laws and numbers of rows of the excess Frobenius error over the "
+            "best rank-r approximation, after one pass, divided by that of the untrained sketch",
+            "worst": "the largest of these ratios",
+        }
+        return {"training_laws": {"all": self.laws, "documented_in": "rangeformer/structured"}, "meaning": meaning}
+
+
+def draw_target(law: str, shape: tuple[int, int], generator: torch.Generator) -> Tensor:
+    """One matrix of a law: `(m, n)`, or for a positive semidefinite law `(n, n)`, its points in random order.
+
+    Args:
+        law: A key of `rangeformer.structured.RECTANGULAR_LAWS` or `LAWS`.
+        shape: (m, n).
+        generator: Source.
+    """
+    if law in RECTANGULAR_LAWS:
+        return draw_matrix(law, shape, generator=generator)[0]
+    matrix = draw(law, shape[1], generator=generator, noise_range=_NOISE_RANGE).matrix[0]
+    order = torch.randperm(shape[1], generator=generator, device=generator.device)
+    return matrix[order][:, order]
