@@ -15,6 +15,7 @@ from sketching.arguments import as_sketch, check_rank, draw_sketch, one_matrix, 
 from sketching.distributions import Sketch
 from sketching.error_estimate import check_finite, draw_test_vectors, missed_energy
 from sketching.low_rank import LowRank
+from sketching.new_directions import new_directions
 
 
 def block_krylov_svd(
@@ -80,8 +81,7 @@ def block_krylov_svd(
             if room <= 0:
                 break
             block = operator.matmul(torch.linalg.qr(coimages[-1]).Q)[:, :room]
-            for _ in range(2):  # twice is enough
-                block = torch.linalg.qr(block - Q @ (Q.mT @ block)).Q
+            block = new_directions(Q, block, generator)
             Q = torch.cat([Q, block], -1)
         missing = Q.shape[1] - sum(part.shape[1] for part in coimages)
         if missing > 0:

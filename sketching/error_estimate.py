@@ -5,6 +5,7 @@ For w ~ N(0, I) independent of Q, E |(I - Q Q^T) A w|^2 = |A - Q Q^T A|_F^2 what
 exchangeable columns, which only an oblivious sketch has. The vectors ride along in a product that is made anyway.
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -14,6 +15,7 @@ from rangeformer.shapes import Float, Tensor
 from sketching.distributions.base import normal
 
 NUM_TEST_VECTORS = 10
+_SMALLEST = 1e-140
 _NUM_DEVIATIONS = 2.5  # of the mean's standard error, for a promise that holds in 99 of 100 runs
 
 
@@ -49,7 +51,6 @@ def missed_energy(Q: Float[Tensor, "m k"], test_images: Float[Tensor, "m t"]) ->
         test_images: A w for the test vectors w.
     """
     outside = (test_images - Q @ (Q.mT @ test_images)).to(torch.float64)
-    # squares of a huge or tiny A would leave the range of floating point only beyond 1e150
     energies = outside.square().sum(0)
     mean = float(energies.mean())
     deviation = float(energies.std()) / len(energies) ** 0.5
@@ -57,13 +58,18 @@ def missed_energy(Q: Float[Tensor, "m k"], test_images: Float[Tensor, "m t"]) ->
 
 
 def check_finite(product: Float[Tensor, "m k"]) -> None:
-    """A product with A holds no NaN or infinity.
+    """A product with A holds no NaN or infinity, and its squares will not either, nor vanish.
 
     Args:
         product: A Omega.
 
     Raises:
-        ValueError: If it does.
+        ValueError: If it does, or its entries are beyond the squares of float64.
     """
-    if not bool(torch.isfinite(product).all()):
+    peak = float(product.abs().max()) if product.numel() else 0.0
+    if not math.isfinite(peak):
         raise ValueError("`A` must be finite. Got NaN or infinity in a product with it.")
+    if peak and not _SMALLEST <= peak <= 1 / _SMALLEST:
+        raise ValueError(
+            f"`A` must be of a size whose square float64 can hold. Got a product with it of size {peak:.1e}; scale A, and S back."
+        )

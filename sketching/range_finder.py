@@ -11,12 +11,12 @@ from typing import Any
 import torch
 
 from rangeformer.randomness import SKETCH, generator_or_default
-from rangeformer.shapes import Float, Tensor
 from rangeformer.validation import check_count, check_tolerance
 from sketching.arguments import as_sketch, check_rank, draw_sketch, one_matrix, rows_allowed
 from sketching.distributions import Gaussian, Sketch
 from sketching.error_estimate import Missed, check_finite, draw_test_vectors, missed_energy
 from sketching.low_rank import Range
+from sketching.new_directions import new_directions
 
 
 def range_finder(
@@ -86,7 +86,7 @@ def range_finder(
         while tolerance is not None and not _met(missed, total, tolerance) and Q.shape[1] < capacity:
             width = min(2 * width, capacity - Q.shape[1])
             block = operator.matmul(Gaussian().draw(operator, width, generator=generator))
-            Q = torch.cat([Q, _new_directions(Q, block)], -1)
+            Q = torch.cat([Q, new_directions(Q, block, generator)], -1)
             missed = missed_energy(Q, test_images)
     reads = operator.reads.since(before)
     relative = (missed.mean / total) ** 0.5 if total > 0 else 0.0
@@ -105,10 +105,3 @@ def range_finder(
 
 def _met(missed: Missed, total: float, tolerance: float) -> bool:
     return missed.upper <= tolerance**2 * total
-
-
-def _new_directions(Q: Float[Tensor, "m k"], block: Float[Tensor, "m b"]) -> Float[Tensor, "m b"]:
-    """Orthonormal and orthogonal to Q; projected, normalised, and both again (twice is enough)."""
-    for _ in range(2):
-        block = torch.linalg.qr(block - Q @ (Q.mT @ block)).Q
-    return block

@@ -134,3 +134,10 @@ def test_nothing_is_drawn_from_the_global_generator():
     sketching.randomized_svd(smooth(), 5, generator=seeded())
     sketching.randomized_svd(smooth(), 5)
     assert torch.equal(state, torch.random.get_rng_state())
+
+
+@pytest.mark.parametrize("factor", [1e-200, 1e200])
+@pytest.mark.parametrize("call", [sketching.randomized_svd, sketching.block_krylov_svd, sketching.randomized_eigh])
+def test_a_size_whose_square_no_float_holds_is_said(call, factor):
+    with pytest.raises(ValueError, match="`A` must be of a size whose square float64 can hold"):
+        call(factor * torch.eye(20, dtype=torch.float64), 3)
