@@ -15,7 +15,7 @@ from rangeformer.shapes import Float, Tensor
 from sketching.distributions.base import normal
 
 NUM_TEST_VECTORS = 10
-_SMALLEST = 1e-140
+_SMALLEST = 1e-152
 _NUM_DEVIATIONS = 2.5  # of the mean's standard error, for a promise that holds in 99 of 100 runs
 
 
