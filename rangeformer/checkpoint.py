@@ -2,7 +2,8 @@
 
 Nothing is unpickled. Both files are written to a temporary name and renamed, weights first, and the card carries the
 digest of the weights, so a reader meets either a matching pair or an error that says what to do. The card names the
-class of the model; `MODELS` says how each is built from its configuration.
+class of the model and its package; `MODELS` says how each is built from its configuration, and a package that brings
+models of its own adds them by `register` when it is imported. Nothing is ever imported because a card says so.
 """
 
 import dataclasses
@@ -12,7 +13,7 @@ import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol, overload
+from typing import Any, Protocol, overload, runtime_checkable
 
 import torch
 from torch import nn
@@ -24,8 +25,10 @@ from rangeformer.looped.pure import PureConfig, PureRangeFormer
 from rangeformer.model import RangeFormer, RangeFormerConfig
 
 FORMAT = "rangeformer-1"
+_PACKAGE = __name__.partition(".")[0]
 
 
+@runtime_checkable
 class ModelConfig(Protocol):
     """A frozen dataclass of plain values that comes back from JSON, where tuples are lists."""
 
@@ -44,6 +47,25 @@ MODELS: dict[str, tuple[type[ModelConfig], Callable[[Any], nn.Module]]] = {
     "LawtRecurrent": (LawtConfig, LawtRecurrent),
 }
 """Name of a model's class -> class of its configuration, and how a model is built from one."""
+
+
+def register(model_class: type[nn.Module], config_class: type[ModelConfig], build: Callable[[Any], nn.Module]) -> None:
+    """Let `save` and `load` know a class of models that another package defines.
+
+    Args:
+        model_class: Its name goes on the cards; its models have a `config`.
+        config_class: Class of that.
+        build: From a configuration to a model, whose weights `load` then replaces.
+
+    Raises:
+        ValueError: If another class of that name is known already.
+    """
+    name = model_class.__name__
+    known = MODELS.get(name, (config_class, build))[0]
+    if known.__module__ != config_class.__module__:  # the same module may be loaded anew
+        raise ValueError(f"`model_class` must have a name of its own. {known.__module__} has a model {name!r}.")
+    MODELS[name] = (config_class, build)
+
 
 _WEIGHTS = Path(__file__).parent / "weights"
 SHIPPED: dict[str, Path] = {
@@ -71,7 +93,8 @@ def load(path_or_name: str | os.PathLike[str] | None = None) -> Any:
 
     Raises:
         FileNotFoundError: If the weights or the card are not there.
-        ValueError: If either is truncated, corrupted, or does not belong to the other, or the name is not known.
+        ValueError: If either is truncated, corrupted, or does not belong to the other, the name is not known, or the model
+            is of another package that has not been imported.
 
     Example:
         >>> from rangeformer.checkpoint import load
@@ -84,6 +107,11 @@ def load(path_or_name: str | os.PathLike[str] | None = None) -> Any:
     path = _resolve("features" if path_or_name is None else path_or_name)
     card = read_card(path)
     name = card.get("model", "RangeFormer")  # cards of version 0.1 name no class: there was one
+    package = card.get("package", _PACKAGE)
+    if name not in MODELS and package != _PACKAGE:
+        raise ValueError(
+            f"Cannot load {str(path)!r}: its model {name!r} belongs to {package!r}. Import {package} first."
+        )
     if name not in MODELS:
         raise _broken(card_path(path), f"its model is {name!r}, this version knows {sorted(MODELS)}")
     config_class, build = MODELS[name]
@@ -112,8 +140,8 @@ def save(model: nn.Module, path: str | os.PathLike[str], card: dict[str, Any] | 
     Args:
         model: What to save, of a class in `MODELS`; weights are stored as float32.
         path: Name of the `.safetensors` file; the card goes to the same name with `.json`.
-        card: What a reader should know (seed, laws, versions, validation...). The format, the class of the model, its
-            configuration and the digest of the weights are added.
+        card: What a reader should know (seed, laws, versions, validation...). The format, the class of the model and
+            its package, its configuration and the digest of the weights are added.
 
     Raises:
         TypeError: If the class of `model` is not one that `load` could build.
@@ -134,6 +162,7 @@ def save(model: nn.Module, path: str | os.PathLike[str], card: dict[str, Any] | 
         "format": FORMAT,
         "sha256": hashlib.sha256(raw).hexdigest(),
         "model": name,
+        "package": type(model).__module__.partition(".")[0],
         "config": dataclasses.asdict(config),
     }
     # ours come first and win: the card of another file may be passed on as it is

@@ -20,6 +20,7 @@ import torch
 from torch import nn
 
 from rangeformer.block import Block, uniform_weights
+from rangeformer.checkpoint import register
 from rangeformer.embedding import NUM_STATISTICS, Channels, principal_channels
 from rangeformer.shapes import Float, Tensor
 
@@ -248,3 +249,6 @@ def describe(rows: Float[Tensor, "c n"], num_tokens: int) -> tuple[Channels, Flo
 def _bounded(x: Tensor) -> Tensor:
     """Log factors no larger than exp(3), smoothly."""
     return _MAX_LOG * torch.tanh(x / _MAX_LOG)
+
+
+register(Lift, LiftConfig, Lift.untrained)  # so that `rangeformer.load` knows it

@@ -1,9 +1,9 @@
-"""Command line of the training program."""
+"""Command line of the training program; other packages call `main` with their own tasks (`sketching.pretrain`)."""
 
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -17,27 +17,38 @@ from rangeformer.pretrain.distributed import started
 from rangeformer.pretrain.plan import CONFIGS, Plan
 from rangeformer.pretrain.progress import progress
 from rangeformer.pretrain.resume import check_no_state, read_state, remove_state, state_path
+from rangeformer.pretrain.tasks import TASKS
 from rangeformer.pretrain.trainer import TrainingResult, pretrain
 
 INTERRUPTED = 130
 """Exit status of a run that was asked to stop and can be resumed."""
 
 
-def main(arguments: Sequence[str] | None = None, *, as_program: bool = False) -> int:
+def main(
+    arguments: Sequence[str] | None = None,
+    *,
+    as_program: bool = False,
+    module: str = "rangeformer.pretrain",
+    tasks: Mapping[str, type[Any]] = TASKS,
+    configs: Path = CONFIGS,
+) -> int:
     """Train, write weights, card, history and (with matplotlib) the learning curve.
 
     Args:
         arguments: Of the command line; the program's own if None.
         as_program: The process is ours, so that its number of threads may be set. It cannot be set back: after an explicit
             `torch.set_num_threads` above one, LU of a batch goes wrong in the pinned version of torch (2.13.0, MKL).
+        module: What the program is called by: `python -m {module}`.
+        tasks: Classes of `Task`, by name.
+        configs: Folder of the config files that go by their names.
     """
-    parser = _parser()
+    parser = _parser(module, configs)
     options = parser.parse_args(arguments)
     with ExitStack() as stack:
         try:
             if options.out.suffix != ".safetensors":
                 raise ValueError(f"--out must end in .safetensors. Got {str(options.out)!r}.")
-            plan = Plan.from_file(options.config, _changes(options))
+            plan = Plan.from_file(options.config, _changes(options), tasks=tasks, configs=configs)
             processes = stack.enter_context(started(plan.run.device, plan.run.num_shards))
             saved = read_state(options.out, plan) if options.resume else check_no_state(options.out)
         except (ValueError, TypeError, OSError) as error:
@@ -90,14 +101,14 @@ def _changes(options: argparse.Namespace) -> dict[str, Any]:
     return changes
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(module: str, configs: Path) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m rangeformer.pretrain",
+        prog=f"python -m {module}",
         description="Train a model on structured matrices. Starts untrained, validates on laws and sizes it does not "
         "train on, and never writes a model that is worse there than the untrained one. With several processes: "
-        "torchrun --nproc-per-node 2 -m rangeformer.pretrain ...",
+        f"torchrun --nproc-per-node 2 -m {module} ...",
     )
-    shipped = ", ".join(sorted(path.stem for path in CONFIGS.glob("*.json")))
+    shipped = ", ".join(sorted(path.stem for path in configs.glob("*.json")))
     add = parser.add_argument
     add("--config", required=True, metavar="FILE", help=f"JSON file, or the name of a shipped one: {shipped}")
     add("--out", required=True, type=Path, metavar="FILE", help="weights file to write, ending in .safetensors")

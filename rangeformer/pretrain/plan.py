@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ class Plan:
     """One run of the training program: everything that its result depends on.
 
     Attributes:
-        name: Key of the task in `TASKS`.
+        name: Under which the task is known.
         task: The task with its settings.
         run: How to train.
     """
@@ -31,8 +32,12 @@ class Plan:
     run: RunConfig
 
     @classmethod
-    def from_fields(cls, fields: Any) -> "Plan":
+    def from_fields(cls, fields: Any, *, tasks: Mapping[str, type[Any]] = TASKS) -> "Plan":
         """Build from `{"task": name, "settings": {...}, "run": {...}}`, of which the last two may be missing.
+
+        Args:
+            fields: Plain JSON values.
+            tasks: Classes of `Task`, by name. Default: the tasks of this package.
 
         Raises:
             TypeError: If a value has the wrong type.
@@ -43,32 +48,41 @@ class Plan:
         if unknown := sorted(set(fields) - {"task", "settings", "run"}):
             raise ValueError(f"Unknown fields {unknown} in the configuration. Known: ['run', 'settings', 'task'].")
         name = fields.get("task")
-        if name not in TASKS:
-            raise ValueError(f"`task` must be one of {sorted(TASKS)}. Got {name!r}.")
-        task = from_fields(TASKS[name], fields.get("settings", {}), f"the settings of task {name!r}")
+        if name not in tasks:
+            raise ValueError(f"`task` must be one of {sorted(tasks)}. Got {name!r}.")
+        task = from_fields(tasks[name], fields.get("settings", {}), f"the settings of task {name!r}")
         return cls(name, task, from_fields(RunConfig, fields.get("run", {}), "the run's fields"))
 
     @classmethod
-    def from_file(cls, path_or_name: str | os.PathLike[str], changes: dict[str, Any] | None = None) -> "Plan":
+    def from_file(
+        cls,
+        path_or_name: str | os.PathLike[str],
+        changes: dict[str, Any] | None = None,
+        *,
+        tasks: Mapping[str, type[Any]] = TASKS,
+        configs: Path = CONFIGS,
+    ) -> "Plan":
         """Read a config file, or a shipped one by its name.
 
         Args:
-            path_or_name: A JSON file, or the name of one in `CONFIGS` without its suffix.
+            path_or_name: A JSON file, or the name of one in `configs` without its suffix.
             changes: What to replace, by dotted name: `{"settings.sizes": [32], "run.seed": 1}`.
+            tasks: Classes of `Task`, by name. Default: the tasks of this package.
+            configs: Folder of the files that go by their names. Default: that of this package.
 
         Raises:
             FileNotFoundError: If there is no such file.
             TypeError: If a value has the wrong type.
             ValueError: If the file is not JSON, or as in `from_fields`.
         """
-        path = _find(path_or_name)
+        path = _find(path_or_name, configs)
         try:
             fields = json.loads(path.read_text(encoding="utf-8"))
         except ValueError as error:
             raise ValueError(f"The configuration {str(path)!r} is not valid JSON ({error}).") from error
         for name, value in (changes or {}).items():
             _replace(fields, name, value)
-        return cls.from_fields(fields)
+        return cls.from_fields(fields, tasks=tasks)
 
     def as_fields(self) -> dict[str, Any]:
         """The plain JSON values from which `from_fields` builds an equal plan; defaults are spelt out."""
@@ -77,8 +91,8 @@ class Plan:
         return json.loads(json.dumps(fields, allow_nan=False))
 
 
-def _find(path_or_name: str | os.PathLike[str]) -> Path:
-    shipped = {path.stem: path for path in CONFIGS.glob("*.json")}
+def _find(path_or_name: str | os.PathLike[str], configs: Path) -> Path:
+    shipped = {path.stem: path for path in configs.glob("*.json")}
     path = shipped.get(str(path_or_name), Path(path_or_name))
     if not path.is_file():
         raise FileNotFoundError(

@@ -5,13 +5,13 @@ that it has seen and worse where they are not; the leading space of a family to 
 rows decide between them, so a guess that is wrong costs time, and nothing else.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 import torch
 
 from rangeformer.shapes import Float, Int, Tensor
-from sketching.lift import Lift
+from sketching.lift import Lift, LiftConfig
 
 LIFT_SHARES = (0.02, 0.2)
 """Weights of a lift's guess beside the sample."""
@@ -60,13 +60,18 @@ def guesses_of(lift: Lift, num_columns: int) -> list[Guess]:
     """
     guesses = [Guess(lift, False, LIFT_SHARES)]
     if lift.is_trained():
-        guesses.insert(0, Guess(untrained_lift(), False, LIFT_SHARES))
+        untrained = untrained_lift(replace(lift.config, family_shape=(0, 0)))
+        guesses.insert(0, Guess(untrained, False, LIFT_SHARES))
     if lift.knows_family(num_columns):
         guesses.append(Guess(lift, True, FAMILY_SHARES))
     return guesses
 
 
 @cache
-def untrained_lift() -> Lift:
-    """One for all: it holds no state, and making it takes longer than using it."""
-    return Lift.untrained()
+def untrained_lift(config: LiftConfig | None = None) -> Lift:
+    """One for all who ask for that configuration: it holds no state, and making it takes longer than using it.
+
+    Args:
+        config: Sizes. Default: those of `LiftConfig`.
+    """
+    return Lift.untrained(config)

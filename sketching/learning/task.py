@@ -12,7 +12,7 @@ from rangeformer.pretrain.seeding import mixed_seed
 from rangeformer.pretrain.task import Task
 from rangeformer.shapes import Tensor
 from rangeformer.structured import KERNEL_LAWS, LAWS, RECTANGULAR_LAWS, draw, draw_matrix
-from sketching.distributions.guesses import LIFT_SHARES
+from sketching.distributions.guesses import LIFT_SHARES, untrained_lift
 from sketching.distributions.rangeformer import RangeFormerSketch
 from sketching.learning.objective import Target, excess_of, lift_loss
 from sketching.lift import Lift, LiftConfig
@@ -78,7 +78,9 @@ class SketchTask(Task):
         """
         known = set(RECTANGULAR_LAWS) | set(LAWS)
         for name in ("laws", "validation_laws"):
-            if unknown := sorted(set(getattr(self, name)) - known) or not getattr(self, name):
+            chosen = getattr(self, name)
+            unknown = sorted(set(chosen) - known)
+            if unknown or not chosen:
                 raise ValueError(f"`{name}` must be some of {sorted(known)}. Got {unknown or 'none'}.")
         if shared := sorted(set(self.laws) & set(self.validation_laws)):
             raise ValueError(f"`validation_laws` must not be trained on. Both have {shared}.")
@@ -139,7 +141,7 @@ class SketchTask(Task):
         """Excess of the whole sketch, decisions and noise included, over that of the untrained one with the same draws."""
         assert isinstance(model, Lift)
         width = self.validation_rank + _NUM_OVERSAMPLES
-        laws = RangeFormerSketch(model), RangeFormerSketch()
+        laws = RangeFormerSketch(model), RangeFormerSketch(untrained_lift(self.model))
         rows: list[dict[str, Any]] = []
         for law, targets in validation_set:
             for num_rows in self.validation_rows:

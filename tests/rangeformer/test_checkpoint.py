@@ -1,15 +1,37 @@
 """Checkpoints: what goes in comes out, and whatever is broken says so and what to do."""
 
 import json
+from dataclasses import dataclass
+from typing import Any
 
 import pytest
 import torch
 from pivoted_examples import pivot_columns
+from torch import nn
 
-from rangeformer.checkpoint import MODELS, SHIPPED, card_path, load, read_card, save
+from rangeformer import checkpoint
+from rangeformer.checkpoint import MODELS, SHIPPED, card_path, load, read_card, register, save
 from rangeformer.model import RangeFormer, RangeFormerConfig
 
 SMALL = RangeFormerConfig(channels=8, num_heads=2, num_waves=4)
+
+
+@dataclass(frozen=True)
+class ForeignConfig:
+    width: int = 2
+
+    @classmethod
+    def from_fields(cls, fields: dict[str, Any]) -> "ForeignConfig":
+        return cls(**fields)
+
+
+class Foreign(nn.Module):
+    """A model that this package does not know."""
+
+    def __init__(self, config: ForeignConfig):
+        super().__init__()
+        self.config = config
+        self.layer = nn.Linear(config.width, 1)
 
 
 @pytest.fixture
@@ -178,3 +200,26 @@ def test_cards_without_a_class_are_of_the_first_one(saved):
     del card["model"]
     card_path(saved).write_text(json.dumps(card))
     assert isinstance(load(saved), RangeFormer)
+
+
+def test_another_package_registers_its_models(tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoint, "MODELS", dict(MODELS))
+    with pytest.raises(TypeError, match="`model` must be of a class in .* Got Foreign"):
+        save(Foreign(ForeignConfig()), tmp_path / "w.safetensors")
+    register(Foreign, ForeignConfig, Foreign)
+    register(Foreign, ForeignConfig, Foreign)
+    save(Foreign(ForeignConfig(3)), tmp_path / "w.safetensors")
+    assert load(tmp_path / "w.safetensors").config == ForeignConfig(3)
+    with pytest.raises(ValueError, match=r"must have a name of its own\. rangeformer\.model has a model 'RangeFormer'"):
+        register(type("RangeFormer", (Foreign,), {}), ForeignConfig, Foreign)
+
+
+def test_a_model_of_a_package_that_is_not_imported(tmp_path, monkeypatch):
+    path = tmp_path / "w.safetensors"
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "MODELS", dict(MODELS))
+        register(Foreign, ForeignConfig, Foreign)
+        save(Foreign(ForeignConfig()), path)
+    package = Foreign.__module__.partition(".")[0]
+    with pytest.raises(ValueError, match=rf"its model 'Foreign' belongs to '{package}'\. Import {package} first"):
+        load(path)

@@ -35,7 +35,7 @@ def test_the_guess_that_rests_on_least_comes_first():
     own = Lift.untrained(LiftConfig(num_waves=9))
     assert [guess.lift for guess in guesses_of(own, 9)] == [own]
     trained = disturbed(0.1)
-    assert [guess.lift for guess in guesses_of(trained, 9)] == [untrained_lift(), trained]
+    assert [guess.lift for guess in guesses_of(trained, 9)] == [untrained_lift(LiftConfig()), trained]
     known = with_family(normal(9, 2).float())
     guesses = guesses_of(known, 9)
     assert [guess.from_family for guess in guesses] == [False, True]
