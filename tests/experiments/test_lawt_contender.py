@@ -29,10 +29,12 @@ def exact(monkeypatch):
 def test_the_scaled_column_answers_at_any_scale_and_the_raw_one_reports(exact):
     case = problem("any", 1e-3 * conditioned(3, 10.0), seeded())
     scaled = Lawt("", tiny_column().model, 3, size=2.0).answer(case, "eigenvalues", Price())
+    assert scaled.value is not None
     assert torch.allclose(scaled.value, case.truth["eigenvalues"])
     assert not scaled.reported
     raw = Lawt("", tiny_column().model, 3).answer(case, "eigenvalues", Price())
     assert raw.reported
+    assert raw.value is not None
     assert bool(raw.value.isnan().all())
 
 

@@ -2,11 +2,11 @@
 
 As in the paper: teacher forcing, the mean over all target tokens with dimensions and end, an Adam, warm-up. Otherwise than
 there: the learning rate follows one cosine to its end, a moving average of the weights is what is validated, examples
-in validation are the same throughout, and the best model is kept by their cross-entropy, which, unlike the accuracy,
+in validation are the same throughout, smaller matrices may come first, and the best model is kept by their cross-entropy, which, unlike the accuracy,
 moves from the first step. Fresh examples cannot be overfitted, so the laws of validation are those of training.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 import torch
@@ -25,6 +25,7 @@ from rangeformer.baselines.lawt import (
 from rangeformer.baselines.lawt.symbols import PADDING
 from rangeformer.baselines.lawt.tasks import TASKS
 from rangeformer.baselines.lawt.vocabulary import Vocabulary, pad
+from rangeformer.pretrain.curriculum import draw_between
 from rangeformer.pretrain.task import Task
 from rangeformer.shapes import Int, Tensor
 
@@ -67,6 +68,9 @@ class LawtTask(Task):
     """Fresh examples in each step and shard."""
     validation_size: int = 500
     """Examples that are decoded and scored in each validation."""
+    smaller_until: float = 0.0
+    """Progress until which matrices of fewer rows are drawn too, from one row up to a number that grows to that asked for:
+    the arithmetic is learned where there is little to choose the operands from. The paper has none."""
     passes_price: float = 0.001
     """What a pass of a halting encoder costs in the loss."""
 
@@ -80,6 +84,10 @@ class LawtTask(Task):
             raise ValueError("`batch_size` and `validation_size` must be positive.")
         if self.passes_price < 0:
             raise ValueError(f"`passes_price` must not be negative. Got {self.passes_price}.")
+        if not 0 <= self.smaller_until <= 1:
+            raise ValueError(f"`smaller_until` must be in [0, 1]. Got {self.smaller_until}.")
+        if self.smaller_until > 0 and self.source.columns is not None:
+            raise ValueError(f"`smaller_until` must be 0 where `columns` are given. Got {self.smaller_until}.")
         vocabulary = self.model.vocabulary
         lengths = [
             vocabulary.length(shape(m, n), encoding, joint=self.source.joint)
@@ -101,8 +109,13 @@ class LawtTask(Task):
         return kind(self.model, generator=generator)
 
     def draw(self, generator: torch.Generator, progress: float) -> LawtBatch:
-        """Fresh examples; no curriculum."""
-        return self.sequences(self._problems(self.batch_size, generator))
+        """Fresh examples; of smaller matrices at first, where that is asked for, and then of one size a step."""
+        source = self.source
+        if progress < self.smaller_until:
+            reached = 1 + int(progress / self.smaller_until * source.rows[1])
+            rows = draw_between((1, reached), generator)
+            source = replace(source, rows=(rows, rows))
+        return self.sequences(self._problems(source, self.batch_size, generator))
 
     def loss(self, model: nn.Module, batch: LawtBatch) -> tuple[Tensor, dict[str, float]]:
         """Mean cross-entropy of all target tokens, and the price of the encoder's passes where it may halt."""
@@ -125,7 +138,7 @@ class LawtTask(Task):
 
     def validation_set(self) -> list[Problems]:
         """Examples of the law that is trained on, drawn with a seed of their own."""
-        return self._problems(self.validation_size, torch.Generator().manual_seed(VALIDATION_SEED))
+        return self._problems(self.source, self.validation_size, torch.Generator().manual_seed(VALIDATION_SEED))
 
     @torch.no_grad()
     def validate(
@@ -161,9 +174,9 @@ class LawtTask(Task):
             "on examples of the laws that are trained on, drawn anew",
         }
 
-    def _problems(self, count: int, generator: torch.Generator) -> list[Problems]:
+    def _problems(self, source: Source, count: int, generator: torch.Generator) -> list[Problems]:
         vocabulary: Vocabulary = self.model.vocabulary
-        return draw_problems(self.source, count, generator, limits=(vocabulary.input.limit, vocabulary.output.limit))
+        return draw_problems(source, count, generator, limits=(vocabulary.input.limit, vocabulary.output.limit))
 
 
 def _shown(figures: dict[str, float], names: tuple[str, ...]) -> dict[str, float]:
