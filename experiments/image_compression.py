@@ -16,7 +16,7 @@ from experiments import environment
 from experiments.options import option, parse
 from experiments.pictures import STYLE, plt
 from experiments.reporting import say, show_table, write_json
-from experiments.sketching_matrices import photograph
+from experiments.shipped_matrices import photograph
 
 PHOTOGRAPHS = ("china", "flower", "hopper")
 

