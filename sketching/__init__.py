@@ -11,6 +11,7 @@ from sketching.interpolative import CUR as CUR
 from sketching.interpolative import Interpolative as Interpolative
 from sketching.interpolative import cur as cur
 from sketching.interpolative import interpolative as interpolative
+from sketching.learning.finetuning import finetune as finetune
 from sketching.lift import Lift as Lift
 from sketching.lift import LiftConfig as LiftConfig
 from sketching.low_rank import Eigen as Eigen

@@ -5,6 +5,7 @@ that it has seen and worse where they are not; the leading space of a family to 
 rows decide between them, so a guess that is wrong costs time, and nothing else.
 """
 
+import copy
 from dataclasses import dataclass, replace
 from functools import cache
 
@@ -51,16 +52,18 @@ class Guess:
         return lifted.features * (lifted.log_share / 2).exp()
 
 
-def guesses_of(lift: Lift, num_columns: int) -> list[Guess]:
+def guesses_of(lift: Lift, num_columns: int, device: torch.device) -> list[Guess]:
     """The guesses that a lift can make of a matrix, the one that rests on least first.
 
     Args:
         lift: The network.
         num_columns: n of the matrix.
+        device: Of the matrix.
     """
+    lift = _on(lift, device)
     guesses = [Guess(lift, False, LIFT_SHARES)]
     if lift.is_trained():
-        untrained = untrained_lift(replace(lift.config, family_shape=(0, 0)))
+        untrained = _on(untrained_lift(replace(lift.config, family_shape=(0, 0))), device)
         guesses.insert(0, Guess(untrained, False, LIFT_SHARES))
     if lift.knows_family(num_columns):
         guesses.append(Guess(lift, True, FAMILY_SHARES))
@@ -75,3 +78,8 @@ def untrained_lift(config: LiftConfig | None = None) -> Lift:
         config: Sizes. Default: those of `LiftConfig`.
     """
     return Lift.untrained(config)
+
+
+def _on(lift: Lift, device: torch.device) -> Lift:
+    """The lift where the matrix is; that of the caller stays where it is."""
+    return lift if lift.correction.weight.device == device else copy.deepcopy(lift).to(device)

@@ -7,6 +7,8 @@ from sketching.distributions import RangeFormerSketch
 from sketching.distributions.guesses import FAMILY_SHARES, LIFT_SHARES, guesses_of, untrained_lift
 from sketching.lift import Lift, LiftConfig
 
+CPU = torch.device("cpu")
+
 
 def with_family(family: torch.Tensor) -> Lift:
     """An untrained lift that knows a family."""
@@ -31,21 +33,21 @@ def leading(A: torch.Tensor, count: int) -> torch.Tensor:
 
 
 def test_the_guess_that_rests_on_least_comes_first():
-    assert [guess.lift for guess in guesses_of(untrained_lift(), 9)] == [untrained_lift()]
+    assert [guess.lift for guess in guesses_of(untrained_lift(), 9, CPU)] == [untrained_lift()]
     own = Lift.untrained(LiftConfig(num_waves=9))
-    assert [guess.lift for guess in guesses_of(own, 9)] == [own]
+    assert [guess.lift for guess in guesses_of(own, 9, CPU)] == [own]
     trained = disturbed(0.1)
-    assert [guess.lift for guess in guesses_of(trained, 9)] == [untrained_lift(LiftConfig()), trained]
+    assert [guess.lift for guess in guesses_of(trained, 9, CPU)] == [untrained_lift(LiftConfig()), trained]
     known = with_family(normal(9, 2).float())
-    guesses = guesses_of(known, 9)
+    guesses = guesses_of(known, 9, CPU)
     assert [guess.from_family for guess in guesses] == [False, True]
     assert [guess.shares for guess in guesses] == [LIFT_SHARES, FAMILY_SHARES]
-    assert not guesses_of(known, 8)[-1].from_family
+    assert not guesses_of(known, 8, CPU)[-1].from_family
 
 
 def test_a_family_is_given_at_some_entries_with_norm_one():
     family = normal(9, 2).float()
-    guess = guesses_of(with_family(family), 9)[-1]
+    guess = guesses_of(with_family(family), 9, CPU)[-1]
     whole = guess.features(normal(3, 9), None, seeded())
     torch.testing.assert_close(whole, (family / family.norm()).double(), rtol=1e-6, atol=1e-7)
     entries = torch.tensor([7, 1, 3])
