@@ -69,8 +69,9 @@ class LawtTask(Task):
     validation_size: int = 500
     """Examples that are decoded and scored in each validation."""
     smaller_until: float = 0.0
-    """Progress until which matrices of fewer rows are drawn too, from one row up to a number that grows to that asked for:
-    the arithmetic is learned where there is little to choose the operands from. The paper has none."""
+    """Progress until which matrices of fewer rows are drawn too, from one row up to a number that grows to that asked for,
+    and more of them, so that their entries are as many: arithmetic is learned where there is little to choose the
+    operands from. The paper has none of this."""
     passes_price: float = 0.001
     """What a pass of a halting encoder costs in the loss."""
 
@@ -110,12 +111,12 @@ class LawtTask(Task):
 
     def draw(self, generator: torch.Generator, progress: float) -> LawtBatch:
         """Fresh examples; of smaller matrices at first, where that is asked for, and then of one size a step."""
-        source = self.source
-        if progress < self.smaller_until:
-            reached = 1 + int(progress / self.smaller_until * source.rows[1])
-            rows = draw_between((1, reached), generator)
-            source = replace(source, rows=(rows, rows))
-        return self.sequences(self._problems(source, self.batch_size, generator))
+        if progress >= self.smaller_until:
+            return self.sequences(self._problems(self.source, self.batch_size, generator))
+        largest = self.source.rows[1]
+        rows = draw_between((1, 1 + int(progress / self.smaller_until * largest)), generator)
+        source = replace(self.source, rows=(rows, rows))
+        return self.sequences(self._problems(source, self.batch_size * largest**2 // rows**2, generator))
 
     def loss(self, model: nn.Module, batch: LawtBatch) -> tuple[Tensor, dict[str, float]]:
         """Mean cross-entropy of all target tokens, and the price of the encoder's passes where it may halt."""

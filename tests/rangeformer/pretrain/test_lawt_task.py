@@ -95,6 +95,7 @@ def test_smaller_matrices_come_first_and_are_left_behind():
         for progress in (0.0, 0.2, 0.49, 0.5, 1.0)
     }
     assert seen == {0.0: {1}, 0.2: {1, 2}, 0.49: {1, 2, 3}, 0.5: {3}, 1.0: {3}}
+    assert [len(task.draw(seeded(), progress).source) for progress in (0.0, 0.5)] == [4 * 9, 4]
     assert {problems.shape for problems in task.validation_set()} == {(3, 3)}
 
 
