@@ -28,3 +28,4 @@ from sketching.trace import DiagonalEstimate as DiagonalEstimate
 from sketching.trace import TraceEstimate as TraceEstimate
 from sketching.trace import estimate_diagonal as estimate_diagonal
 from sketching.trace import estimate_trace as estimate_trace
+from sketching.xtrace import xtrace as xtrace
