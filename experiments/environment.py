@@ -2,7 +2,7 @@
 
 import platform
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -26,14 +26,19 @@ def describe(device: torch.device) -> dict:
 
 
 @contextmanager
-def stopwatch(device: torch.device) -> Iterator[list[float]]:
-    """Yield a list that holds the wall time in seconds once the block has ended and the device is idle."""
+def stopwatch(device: torch.device, clock: Callable[[], float] = time.perf_counter) -> Iterator[list[float]]:
+    """Yield a list that holds the seconds by the clock (wall time) once the block has ended and the device is idle."""
     seconds: list[float] = []
     _synchronize(device)
-    start = time.perf_counter()
+    start = clock()
     yield seconds
     _synchronize(device)
-    seconds.append(time.perf_counter() - start)
+    seconds.append(clock() - start)
+
+
+def steady_clock(device: torch.device) -> Callable[[], float]:
+    """The clock that other work on the machine disturbs least: CPU time where one thread does everything, else wall time."""
+    return time.process_time if device.type == "cpu" and torch.get_num_threads() == 1 else time.perf_counter
 
 
 def _synchronize(device: torch.device) -> None:

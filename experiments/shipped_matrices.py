@@ -50,7 +50,8 @@ def _mnist(count: int) -> np.ndarray:
     return digits[np.random.default_rng(0).permutation(len(digits))[:count]]  # the file is sorted by digit
 
 
-def _mnist_kernel(count: int) -> np.ndarray:
+def mnist_kernel(count: int) -> np.ndarray:
+    """Gaussian kernel of so many digits, at most 5000, its width their median distance."""
     from scipy.spatial.distance import pdist, squareform
 
     distances = squareform(pdist(_mnist(count), "sqeuclidean"))
@@ -133,7 +134,7 @@ SHIPPED: dict[str, Callable[[], np.ndarray]] = {
     "fault terrain": lambda: _terrain("jacksboro_fault_dem.npz", "elevation"),
     "ocean floor": lambda: _terrain("topobathy.npz", "topo"),
     "mnist": lambda: _mnist(2000),
-    "mnist kernel": lambda: _mnist_kernel(2000),
+    "mnist kernel": lambda: mnist_kernel(2000),
     "leukemia genes": lambda: _genes("ALL_AML/ALL_AML_data.txt"),
     "medulloblastoma genes": lambda: _genes("Medulloblastoma/Medulloblastoma_data.txt"),
     "faces": _faces,

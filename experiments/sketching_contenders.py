@@ -15,6 +15,7 @@ import sketching
 
 FEW_ROWS = 24
 FEW = f"{FEW_ROWS} rows"
+SKETCHES = ("rangeformer", "rangeformer-untrained", "sampled-rows", "gaussian", "sparse-sign")
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ class Contender:
 def contenders() -> list[Contender]:
     """All of them."""
     found = []
-    for sketch in ("rangeformer", "rangeformer-untrained", "sampled-rows", "gaussian", "sparse-sign"):
+    for sketch in SKETCHES:
         looks = sketch not in ("gaussian", "sparse-sign")
         if looks:
             few = _ours(sketch, 0, max_rows=FEW_ROWS)
@@ -69,7 +70,8 @@ def contenders() -> list[Contender]:
         if sketch in ("rangeformer", "gaussian"):
             found.append(Contender(f"{sketch}, auto", sketch, _ours(sketch, "auto"), "auto"))
     found += [
-        Contender("block Krylov, b = 5", "block Krylov", _block_krylov, "default"),
+        Contender("block Krylov, b = 5", "block Krylov", _block_krylov("gaussian", 5), "default"),
+        Contender("block Krylov, rangeformer", "block Krylov", _block_krylov("rangeformer"), "default"),
         Contender("scikit-learn randomized_svd", "scikit-learn", _scikit_learn("auto"), "default"),
         Contender("scikit-learn, 0 power iterations", "scikit-learn", _scikit_learn(0), "0"),
         Contender("scikit-learn, 1 power iteration", "scikit-learn", _scikit_learn(1), "1"),
@@ -119,9 +121,12 @@ def _ours(sketch: str, num_power_iterations: int | str, max_rows: int | None = N
     return run
 
 
-def _block_krylov(A: np.ndarray, rank: int, seed: int) -> Answer:
-    generator = torch.Generator().manual_seed(seed)
-    return _answer(sketching.block_krylov_svd(A, rank, block_size=5, sketch="gaussian", generator=generator))
+def _block_krylov(sketch: str, block_size: int | None = None) -> Method:
+    def run(A: np.ndarray, rank: int, seed: int) -> Answer:
+        generator = torch.Generator().manual_seed(seed)
+        return _answer(sketching.block_krylov_svd(A, rank, block_size=block_size, sketch=sketch, generator=generator))
+
+    return run
 
 
 def _answer(result: sketching.LowRank) -> Answer:
