@@ -107,7 +107,7 @@ class Lift(nn.Module):
             nn.Linear(NUM_STATISTICS + NUM_SIGHTS, 32), nn.SiLU(), nn.Linear(32, width)
         )
         self.block = Block(width, config.num_heads, config.attention)
-        # per matrix: log length and log weight of each bandwidth, exponent of |t|, share of the features
+        # per matrix: log length and log height of each bandwidth, exponent of |t|, share of the features
         self.knobs = nn.Sequential(nn.Linear(NUM_SIGHTS, 32), nn.SiLU(), nn.Linear(32, 2 * num_bands + 2))
         self.correction = nn.Linear(width, config.num_learned)
         self.register_buffer("family", torch.zeros(config.family_shape))
@@ -174,7 +174,8 @@ class Lift(nn.Module):
         per_band = (self.config.num_waves if num_waves is None else num_waves) // num_bands
         waves = self._waves(coordinates, knobs[: 2 * num_bands], per_band, generator)
         learned = self._learned(tokens, context, num_loops)
-        weight = size.pow(1 + knobs[-2]).unsqueeze(-1)  # (n, 1)
+        # an exponent of 1 as in the kernel, and never below 0: columns that are zero stay so
+        weight = size.pow(1 + torch.tanh(knobs[-2])).unsqueeze(-1)  # (n, 1)
         features = weight * torch.cat([waves, learned], -1)
         norm = torch.linalg.matrix_norm(features).clamp_min(torch.finfo(features.dtype).tiny)
         return Lifted(features / norm, knobs[-1])

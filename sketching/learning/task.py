@@ -23,6 +23,9 @@ _VALIDATION_SEED = 20_240
 _NUM_OVERSAMPLES = 10
 _FLOOR = 1e-3  # excess below this does not matter
 _NOISE_RANGE = (1e-6, 1e-2)
+_LARGEST_OFFSET = 3.0  # over the root mean square
+_LARGEST_SHARE_OF_ZEROS = 0.9
+_MOST_FOR_QUANTILE = 10_000  # entries
 
 
 @dataclass(frozen=True)
@@ -48,7 +51,7 @@ class SketchTask(Task):
     model: LiftConfig = field(default_factory=LiftConfig)
     """Sizes of the lift."""
     laws: tuple[str, ...] = tuple(sorted((set(RECTANGULAR_LAWS) | set(KERNEL_LAWS)) - set(VALIDATION_LAWS)))
-    """What the matrices are drawn from, all equally likely; kernels in a random order of their points."""
+    """What the matrices are drawn from, all equally likely, as tables; kernels in a random order of their points."""
     sizes: tuple[int, ...] = (96, 160, 256, 384)
     """Columns n, one drawn per batch."""
     all_sizes_at: float = 0.3
@@ -108,7 +111,7 @@ class SketchTask(Task):
             law = self.laws[draw_index(len(self.laws), generator)]
             m = draw_between((n // 2, 2 * n), generator)
             rank = min(draw_between(self.ranks, generator), n // 4, m // 4)
-            targets.append(Target.of(draw_target(law, (m, n), generator), rank))
+            targets.append(Target.of(as_a_table(draw_target(law, (m, n), generator), generator), rank))
             low, high = (math.log(end) for end in self.rows)
             u = float(torch.rand((), generator=generator, device=generator.device))
             num_rows.append(min(round(math.exp(low + (high - low) * u)), targets[-1].matrix.shape[0] // 2))
@@ -126,11 +129,12 @@ class SketchTask(Task):
         return loss, {"excess": math.exp(loss.item() / 2)}
 
     def validation_set(self) -> list[tuple[str, list[Target]]]:
-        """Each validation law, a few members."""
+        """Each validation law, a few members, every other one as a table."""
         found = []
         for number, law in enumerate(self.validation_laws):
             generator = torch.Generator().manual_seed(mixed_seed(_VALIDATION_SEED, number))
             members = [draw_target(law, self.validation_shape, generator) for _ in range(self.validation_members)]
+            members[1::2] = [as_a_table(member, generator) for member in members[1::2]]
             found.append((law, [Target.of(member, self.validation_rank) for member in members]))
         return found
 
@@ -190,3 +194,26 @@ def draw_target(law: str, shape: tuple[int, int], generator: torch.Generator) ->
     matrix = draw(law, shape[1], generator=generator, noise_range=_NOISE_RANGE).matrix[0]
     order = torch.randperm(shape[1], generator=generator, device=generator.device)
     return matrix[order][:, order]
+
+
+def as_a_table(matrix: Tensor, generator: torch.Generator) -> Tensor:
+    """A matrix as people's tables are: with an offset, or without what is below a threshold, its columns in units of their own.
+
+    The laws know none of these, so that a lift that has seen the laws alone does not know what sizes of columns mean.
+
+    Args:
+        matrix: `(m, n)`.
+        generator: Source of what is done, each thing to half of all matrices.
+    """
+    kind, amount, scaled, spread = torch.rand(
+        4, generator=generator, dtype=matrix.dtype, device=generator.device
+    ).tolist()
+    if kind < 0.25:
+        matrix = matrix + _LARGEST_OFFSET * amount * matrix.square().mean().sqrt()
+    elif kind < 0.5:
+        some = matrix.flatten()[:: -(-matrix.numel() // _MOST_FOR_QUANTILE)]
+        matrix = (matrix - torch.quantile(some, _LARGEST_SHARE_OF_ZEROS * amount)).clamp_min(0)
+    if scaled < 0.5:
+        units = torch.randn(matrix.shape[1], generator=generator, dtype=matrix.dtype, device=generator.device)
+        matrix = matrix * (spread * units).exp().to(matrix.device)
+    return matrix

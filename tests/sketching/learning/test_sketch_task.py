@@ -1,10 +1,11 @@
 import pytest
 import torch
-from helpers import seeded
+from helpers import normal, seeded
 
 from rangeformer.pretrain import Plan, pretrain
 from rangeformer.structured import RECTANGULAR_LAWS
-from sketching.learning.task import VALIDATION_LAWS, SketchTask, draw_target
+from sketching.learning.task import VALIDATION_LAWS, SketchTask, as_a_table, draw_target
+from sketching.lift import Lift
 from sketching.pretrain import CONFIGS, TASKS
 
 TINY = {
@@ -87,3 +88,27 @@ def test_shipped_configuration_is_a_plan():
 def test_impossible_settings(settings, message):
     with pytest.raises(ValueError, match=message):
         Plan.from_fields({"task": "sketch", "settings": {**TINY, **settings}}, tasks=TASKS)
+
+
+def test_tables_have_offsets_zeros_and_columns_of_their_own_sizes():
+    matrix = draw_target("smooth_field", (40, 30), seeded())
+    tables = [as_a_table(matrix, seeded(seed)) for seed in range(40)]
+    assert all(torch.isfinite(table).all() and table.any() for table in tables)
+    assert torch.equal(as_a_table(matrix, seeded(3)), tables[3])
+    unchanged = sum(torch.equal(table, matrix) for table in tables)
+    assert 3 <= unchanged <= 20
+    assert any((table == 0).double().mean() > 0.3 for table in tables)
+    assert any(table.min() > 0 for table in tables)
+    sizes = torch.stack([torch.linalg.vector_norm(table, dim=0) for table in tables])
+    assert (sizes.amax(1) / sizes.amin(1).clamp_min(1e-9)).max() > 10
+
+
+def test_a_lift_of_any_weights_is_finite_where_columns_are_zero():
+    lift = Lift.untrained()
+    rows = normal(9, 30)
+    rows[:, 4:11] = 0
+    for sign in (-100.0, 100.0):
+        lift.knobs[-1].bias.fill_(sign)
+        features = lift(rows).features
+        assert torch.isfinite(features).all()
+        assert (features[4:11] == 0).all()
