@@ -62,16 +62,16 @@ def contenders() -> list[Contender]:
     for sketch in SKETCHES:
         looks = sketch not in ("gaussian", "sparse-sign")
         if looks:
-            few = _ours(sketch, 0, max_rows=FEW_ROWS)
+            few = ours(sketch, 0, max_rows=FEW_ROWS)
             found.append(Contender(f"{sketch}, {FEW_ROWS} rows", sketch, few, "24 rows"))
         for count in (0, 1, 2):
             label = named(sketch, str(count))
-            found.append(Contender(label, sketch, _ours(sketch, count), str(count)))
+            found.append(Contender(label, sketch, ours(sketch, count), str(count)))
         if sketch in ("rangeformer", "gaussian"):
-            found.append(Contender(f"{sketch}, auto", sketch, _ours(sketch, "auto"), "auto"))
+            found.append(Contender(f"{sketch}, auto", sketch, ours(sketch, "auto"), "auto"))
     found += [
-        Contender("block Krylov, b = 5", "block Krylov", _block_krylov("gaussian", 5), "default"),
-        Contender("block Krylov, rangeformer", "block Krylov", _block_krylov("rangeformer"), "default"),
+        Contender("block Krylov, b = 5", "block Krylov", block_krylov("gaussian", 5), "default"),
+        Contender("block Krylov, rangeformer", "block Krylov", block_krylov("rangeformer"), "default"),
         Contender("scikit-learn randomized_svd", "scikit-learn", _scikit_learn("auto"), "default"),
         Contender("scikit-learn, 0 power iterations", "scikit-learn", _scikit_learn(0), "0"),
         Contender("scikit-learn, 1 power iteration", "scikit-learn", _scikit_learn(1), "1"),
@@ -105,7 +105,15 @@ def error(A: np.ndarray, factors: tuple[np.ndarray, np.ndarray, np.ndarray]) -> 
     return float(np.linalg.norm(A - (U * S) @ Vh))
 
 
-def _ours(sketch: str, num_power_iterations: int | str, max_rows: int | None = None) -> Method:
+def ours(sketch: str, num_power_iterations: int | str, max_rows: int | None = None) -> Method:
+    """`sketching.randomized_svd`, a smaller matrix being asked for fewer rows.
+
+    Args:
+        sketch: By name.
+        num_power_iterations: Or "auto".
+        max_rows: As the call's.
+    """
+
     def run(A: np.ndarray, rank: int, seed: int) -> Answer:
         rows = None if max_rows is None else min(max_rows, max(1, A.shape[0] // 2))
         result = sketching.randomized_svd(
@@ -121,10 +129,19 @@ def _ours(sketch: str, num_power_iterations: int | str, max_rows: int | None = N
     return run
 
 
-def _block_krylov(sketch: str, block_size: int | None = None) -> Method:
+def block_krylov(sketch: str, block_size: int | None = None, num_iterations: int | None = None) -> Method:
+    """`sketching.block_krylov_svd`.
+
+    Args:
+        sketch: By name.
+        block_size: As the call's.
+        num_iterations: As the call's.
+    """
+
     def run(A: np.ndarray, rank: int, seed: int) -> Answer:
         generator = torch.Generator().manual_seed(seed)
-        return _answer(sketching.block_krylov_svd(A, rank, block_size=block_size, sketch=sketch, generator=generator))
+        options = {"block_size": block_size, "num_iterations": num_iterations, "sketch": sketch}
+        return _answer(sketching.block_krylov_svd(A, rank, **options, generator=generator))
 
     return run
 
