@@ -12,6 +12,7 @@ from sketching.distributions import Gaussian, RangeFormerSketch, SampledRowSpace
 from sketching.distributions.base import default_max_rows
 from sketching.memmaps import MemmapOperator
 from sketching.out_of_core import MOST_SAMPLED_ENTRIES, OutOfCoreOperator
+from sketching.thin_product import thin_product
 
 SKETCHES = {
     "gaussian": Gaussian,
@@ -109,9 +110,18 @@ def rows_allowed(operator: MatrixOperator, rank: int, max_rows: int | None) -> i
 
 
 def draw_sketch(
-    operator: MatrixOperator, law: Sketch, num_columns: int, max_rows: int, generator: torch.Generator
+    operator: MatrixOperator,
+    law: Sketch,
+    num_columns: int,
+    max_rows: int,
+    generator: torch.Generator,
+    *,
+    may_multiply: bool = False,
 ) -> torch.Tensor:
     """Omega, `(n, num_columns)`; out of core, what the sketch wants to see is fetched in one look.
+
+    With half as many vectors as Omega has, a thin product costs a quarter of what the two passes of an SVD do. On real matrices
+    that buys more than as many further oversamples, or a narrower half power iteration.
 
     Args:
         operator: A.
@@ -119,11 +129,15 @@ def draw_sketch(
         num_columns: l.
         max_rows: Budget of rows.
         generator: Source.
+        may_multiply: If A has no entries to read, let the sketch look at a thin product A^T G instead.
     """
 
     def draw(matrix: MatrixOperator, source: torch.Generator) -> torch.Tensor:
         return law.draw(matrix, num_columns, max_rows=max_rows, generator=source)
 
+    count = min(num_columns // 2, max_rows)
+    if may_multiply and law.looks and not operator.has_entries and count:
+        return law.draw(thin_product(operator, count, generator), num_columns, max_rows=count, generator=generator)
     if not isinstance(operator, OutOfCoreOperator):
         return draw(operator, generator)
     operator.prepare(draw, generator)

@@ -71,7 +71,8 @@ def randomized_svd(
         num_oversamples: Extra sketch columns (Halko's p).
         num_power_iterations: Re-orthonormalised multiplications by A A.mT (Halko's q, scikit-learn's n_iter), two passes each;
             or "auto": half iterations for as long as the estimated error says that another pass buys something.
-        sketch: A `Sketch`, or "rangeformer", "rangeformer-untrained", "sampled-rows", "gaussian", "sparse-sign", "trig".
+        sketch: A `Sketch`, or "rangeformer", "rangeformer-untrained", "sampled-rows", "gaussian", "sparse-sign", "trig". One that
+            reads rows first looks at a product with A.mT of half its size where A is known through products alone: a third pass.
         max_rows: Most rows' worth of entries that a sketch may read beforehand. Default: the larger of 4 rank and a tenth of
             the rows, never more than half, and of rows longer than 512 no more than pay for their time.
         tolerance: Relative Frobenius error to reach: "auto" goes on until it is met, or nothing is gained any more; the
@@ -106,7 +107,7 @@ def randomized_svd(
     before = operator.reads.snapshot()
     with torch.no_grad():
         size = min(rank + num_oversamples, *operator.shape)
-        omega = draw_sketch(operator, law, size, limit, generator)
+        omega = draw_sketch(operator, law, size, limit, generator, may_multiply=True)
         state, why = _passes(operator, omega, rank, num_power_iterations, tolerance, generator)
         U, S, Vh = _factors(state, rank)
     error, total = state.error(rank), state.missed.mean + float(state.values.square().sum())

@@ -16,7 +16,12 @@ class Sketch(ABC):
 
     Whatever a sketch reads of A before it draws is read through the operator and stands in `operator.reads`: c rows cost
     c n entries, c / m of a pass.
+
+    Attributes:
+        looks: Whether the law reads rows of A before it draws.
     """
+
+    looks: bool = False
 
     @abstractmethod
     def draw(

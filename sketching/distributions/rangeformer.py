@@ -45,11 +45,14 @@ _DEEP = 1e-5  # eigenvalues of a float32 Gram matrix below this share of the fir
 class RangeFormerSketch(Sketch):
     """Learned, or untrained, sketch of any rank and size.
 
-    Where A is known through products alone nothing can be read for less than a pass, and the sketch is Gaussian.
+    Where A is known through products alone the sketch is Gaussian, unless the caller lets it look at a thin product
+    (`sketching.thin_product`).
 
     Args:
         lift: The network that lifts sampled rows, beside the untrained one. Default: that one alone, which is a classical kernel.
     """
+
+    looks = True
 
     def __init__(self, lift: Lift | None = None):
         if lift is not None and not isinstance(lift, Lift):

@@ -18,6 +18,8 @@ class SampledRowSpace(Sketch):
         law: "uniform", or "norm": probability proportional to the squared row norms, which costs reading all of A once.
     """
 
+    looks = True
+
     def __init__(self, law: str = "uniform"):
         if law not in LAWS:
             raise ValueError(f"`law` must be one of {LAWS}. Got {law!r}.")
