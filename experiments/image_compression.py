@@ -158,7 +158,7 @@ def draw(path: Path, pictures: dict[str, np.ndarray], rows: list[dict]) -> None:
                 column[1].imshow(np.abs(original - picture), cmap="magma", vmin=0, vmax=worst)
             for axes in column:
                 axes.axis("off")
-        figure.savefig(path, dpi=110)
+        figure.savefig(path, dpi=80)
         plt.close(figure)
 
 
