@@ -72,18 +72,12 @@ def _leave_one_out(
 ) -> Float[Tensor, " l"]:
     """tr_ for every vector left out, from A Omega, Q = orth(A Omega) and A Q."""
     n, count = omega.shape
-    H, R, W, T = Q.mT @ image_Q, Q.mT @ image, Q.mT @ omega, image_Q.mT @ omega
-    S = _directions_lost(R)
+    H, W, S = Q.mT @ image_Q, Q.mT @ omega, _directions_lost(Q.mT @ image)
     kept = W - S * (S * W).sum(0)  # Q_^T omega, in the coordinates of Q
-    trace = H.trace() - (S * (H @ S)).sum(0)
-    quadratic = ((W - kept) * R - T * kept + kept * (H @ kept)).sum(0) + _outside(omega, image, W, R)
-    size = (omega.square().sum(0) - kept.square().sum(0)).clamp_min(torch.finfo(omega.dtype).tiny)
-    return trace + (n - count + 1) * quadratic / size
-
-
-def _outside(omega: Tensor, image: Tensor, W: Tensor, R: Tensor) -> Float[Tensor, " l"]:
-    """omega^T A omega beyond omega^T Q Q^T A omega: what rounding in Q has left."""
-    return (omega * image).sum(0) - (W * R).sum(0)
+    x, image_x = omega - Q @ kept, image - image_Q @ kept  # formed, for x may be short, and squares of it would cancel
+    inside = H.trace() - (S * (H @ S)).sum(0)
+    size = x.square().sum(0).clamp_min(torch.finfo(x.dtype).tiny)
+    return inside + (n - count + 1) * (x * image_x).sum(0) / size
 
 
 def _directions_lost(R: Float[Tensor, "l l"]) -> Float[Tensor, "l l"]:
