@@ -10,6 +10,7 @@ from pathlib import Path
 from experiments import (
     gp_regression,
     gp_step,
+    image_compression,
     lawt,
     lawt_measure,
     learned_gain,
@@ -18,6 +19,11 @@ from experiments import (
     ood_matrices,
     ood_suite,
     preconditioners,
+    sketching_benchmark,
+    sketching_fewshot,
+    sketching_memmap,
+    sketching_products,
+    sketching_speed,
 )
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -33,6 +39,12 @@ KINDS = {
     "ood-matrices": ood_matrices,
     "ood-ladder": ood_ladder,
     "ood-lawt": ood_suite,
+    "sketching-benchmark": sketching_benchmark,
+    "sketching-products": sketching_products,
+    "sketching-speed": sketching_speed,
+    "sketching-memmap": sketching_memmap,
+    "sketching-fewshot": sketching_fewshot,
+    "image-compression": image_compression,
     **{f"lawt-{table}": lawt for table in lawt_measure.MEASURES},
     **{f"learned_gain-{part}": learned_gain for part in learned_gain.PARTS},
 }
