@@ -40,7 +40,7 @@ class Method:
             caught = stack.enter_context(warnings.catch_warnings(record=True))
             for category in (NumericalWarning, rf.ConvergenceWarning):
                 warnings.simplefilter("always", category)
-            stack.enter_context(_counted_linear_cg(record))
+            stack.enter_context(counted_linear_cg(record))
             for context in self.contexts(seed):
                 stack.enter_context(context)
             yield record
@@ -94,7 +94,7 @@ METHODS = {
 
 
 @contextmanager
-def _counted_linear_cg(record: Record) -> Iterator[None]:
+def counted_linear_cg(record: Record) -> Iterator[None]:
     """Count the iterations of GPyTorch's solves: products with the matrix, less the one for the first residual."""
     original = linear_operator.utils.linear_cg
 

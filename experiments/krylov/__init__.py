@@ -1,0 +1,1 @@
+"""The comparison against CG and Lanczos: its matrices, its rivals, its tables and its pictures."""

