@@ -10,7 +10,7 @@ import numpy as np
 from experiments.shipped_matrices import photograph
 
 _NUM_HELD_OUT = 10
-_PATCH, _STEP = 16, 4  # pixels
+_PATCH, _STEP = 16, 2  # pixels
 
 
 @dataclass(frozen=True)
@@ -62,16 +62,23 @@ def kernels(size: int, num_points: int = 400) -> Family:
 
 
 def frames(size: int) -> Family:
-    """A camera that pans over a photograph; those held out come last, and show what the others have not seen."""
-    picture = photograph("flower")
-    height, width = picture.shape
-    count = size + _NUM_HELD_OUT
+    """A blossom that moves in front of a temple, the camera at rest; those held out come last."""
+    scene, thing = photograph("china")[100:356, 100:420], photograph("flower")[150:250, 270:350]
     found = []
-    for k in range(count):
-        along = k / (count - 1)
-        left = round(along * (width - width // 2))
-        top = round((0.5 + 0.5 * np.sin(3 * np.pi * along)) * (height - height // 2))
-        found.append(picture[top : top + height // 2, left : left + width // 2])
+    for along in np.linspace(0, 1, size + _NUM_HELD_OUT):
+        frame = scene.copy()
+        left, top = round(5 + 230 * along), round(60 + 40 * np.sin(5 * along))
+        frame[top : top + 100, left : left + 80] = thing
+        found.append(frame)
+    return _split("frames, camera at rest", found, size)
+
+
+def pan(size: int) -> Family:
+    """A camera that moves over a photograph by two pixels a frame; those held out come last, and show what is new."""
+    picture, found = photograph("flower"), []
+    for k in range(size + _NUM_HELD_OUT):
+        left, top = 100 + 2 * k, round(100 + 6 * np.sin(k / 3))
+        found.append(picture[top : top + 213, left : left + 320])
     return _split("frames of a pan", found, size)
 
 
@@ -90,6 +97,7 @@ FAMILIES: dict[str, Callable[[int], Family]] = {
     "patches": patches,
     "kernels": kernels,
     "frames": frames,
+    "pan": pan,
     "portraits": portraits,
 }
 """By name, what makes a family of that many members to learn from."""

@@ -53,6 +53,8 @@ class LiftConfig:
     """Learned features, zero untrained."""
     family_shape: tuple[int, int] = (0, 0)
     """(n, k) of a family of matrices with n common columns: k leading directions of their mean; none if zero."""
+    num_members: int = 0
+    """Members of the family that are remembered one by one."""
 
     @classmethod
     def from_fields(cls, fields: dict[str, Any]) -> "LiftConfig":
@@ -84,6 +86,7 @@ class Lift(nn.Module):
     Attributes:
         family: `(n, k)` leading right singular vectors of a family that the lift was fine-tuned to, each times the root of its
             energy; empty if it was not. `forward` does not use it.
+        members: `(num_members, k, k)` members in those directions, see `sketching.distributions.likeness`. Nor this.
 
     Example:
         >>> import torch
@@ -93,6 +96,7 @@ class Lift(nn.Module):
     """
 
     family: Tensor
+    members: Tensor
 
     def __init__(self, config: LiftConfig | None = None, *, generator: torch.Generator | None = None):
         """Build the modules; everything that would leave the classical kernel starts at zero."""
@@ -111,6 +115,9 @@ class Lift(nn.Module):
         self.knobs = nn.Sequential(nn.Linear(NUM_SIGHTS, 32), nn.SiLU(), nn.Linear(32, 2 * num_bands + 2))
         self.correction = nn.Linear(width, config.num_learned)
         self.register_buffer("family", torch.zeros(config.family_shape))
+        members = torch.zeros(config.num_members, config.family_shape[1], config.family_shape[1])
+        # not among the weights of a lift that remembers none: files written before there were any can be read
+        self.register_buffer("members", members, persistent=config.num_members > 0)
         uniform_weights(self, torch.Generator().manual_seed(0) if generator is None else generator)
         with torch.no_grad():
             for parameter in self._last_parameters():

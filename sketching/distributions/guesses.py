@@ -1,8 +1,8 @@
 """Guesses of A^T A beside the sample's own, R^T R: each a table of features of A's columns, made from rows that were read.
 
 The untrained lift is a guess that needs no data but the rows; a trained one is another, better where matrices are like those
-that it has seen and worse where they are not; the leading space of a family to which A may belong is a third. Held-out
-rows decide between them, so a guess that is wrong costs time, and nothing else.
+that it has seen and worse where they are not. Of a family to which A may belong there are two more: the leading space of its
+mean, and the members that are like the rows read. Held-out rows decide, so a guess that is wrong costs time, and nothing else.
 """
 
 import copy
@@ -12,6 +12,7 @@ from functools import cache
 import torch
 
 from rangeformer.shapes import Float, Int, Tensor
+from sketching.distributions.likeness import mixture
 from sketching.lift import Lift, LiftConfig
 
 LIFT_SHARES = (0.02, 0.2)
@@ -27,12 +28,14 @@ class Guess:
     Attributes:
         lift: The network.
         from_family: Its family's space instead of what it makes of the rows.
+        by_likeness: Of the family, the members that are like the rows instead of the mean.
         shares: Weights to try.
     """
 
     lift: Lift
     from_family: bool
     shares: tuple[float, ...]
+    by_likeness: bool = False
 
     def features(
         self, rows: Float[Tensor, "k n"], entries: Int[Tensor, " n"] | None, generator: torch.Generator
@@ -46,7 +49,11 @@ class Guess:
         """
         if self.from_family:
             family = self.lift.family.to(rows)
+            lengths = torch.linalg.vector_norm(family, dim=0)
             family = family if entries is None else family[entries]
+            if self.by_likeness:
+                directions = family / torch.where(lengths > 0, lengths, 1)
+                return mixture(rows, directions, self.lift.members.to(rows), len(self.lift.family))
             return family / torch.linalg.matrix_norm(family).clamp_min(torch.finfo(rows.dtype).tiny)
         lifted = self.lift(rows, generator=generator)
         return lifted.features * (lifted.log_share / 2).exp()
@@ -63,10 +70,12 @@ def guesses_of(lift: Lift, num_columns: int, device: torch.device) -> list[Guess
     lift = _on(lift, device)
     guesses = [Guess(lift, False, LIFT_SHARES)]
     if lift.is_trained():
-        untrained = _on(untrained_lift(replace(lift.config, family_shape=(0, 0))), device)
+        untrained = _on(untrained_lift(replace(lift.config, family_shape=(0, 0), num_members=0)), device)
         guesses.insert(0, Guess(untrained, False, LIFT_SHARES))
     if lift.knows_family(num_columns):
         guesses.append(Guess(lift, True, FAMILY_SHARES))
+        if len(lift.members):
+            guesses.append(Guess(lift, True, FAMILY_SHARES, by_likeness=True))
     return guesses
 
 

@@ -1,9 +1,10 @@
 """Fine-tuning of a sketch to a family of matrices: frames, patches, kernels of one data set, tables that come every night.
 
-Two things can be learned from a few members. What their rows have in common: the leading eigenvectors of
-mean_i A_i^T A_i / |A_i|^2, the best space to sketch with that does not depend on the member; it needs the columns of all members
-to mean the same. And how their entries move together: gradient steps on the lift, of whatever sizes the members are. Each is kept only
-if it lowers the error on members that were put aside, and where A turns out to be no member, the rows that the sketch reads say so.
+Three things can be learned from a few members. What their rows have in common: the leading eigenvectors of
+mean_i A_i^T A_i / |A_i|^2, the best space to sketch with that does not depend on the member. What each of them is like, so that those
+like the rows read can be taken instead of the mean (`sketching.distributions.likeness`). Both need the columns of all members to mean
+the same. And how their entries move together: gradient steps on the lift, of whatever sizes the members are. Each is kept only if it
+lowers the error on members that were put aside, and where A turns out to be no member, the rows that the sketch reads say so.
 """
 
 import copy
@@ -26,6 +27,7 @@ from sketching.lift import Lift
 
 Report = Callable[[dict[str, Any]], None]
 _FAMILY_FACTOR = 2  # directions of a family over columns of a sketch: which of them matter is A's own affair
+_MOST_MEMBERS = 32  # remembered one by one
 _NUM_DRAWS = 2  # of the sketch, for each member that validates
 _FLOOR = 1e-4  # excess below this does not matter
 _VALIDATE_EVERY = 20
@@ -101,7 +103,8 @@ def finetune(
     start = copy.deepcopy(untrained_lift() if model is None else model).requires_grad_(False).eval()
     judge = _Judge(start, aside, rank + num_oversamples, report or (lambda message: None))
     if len({member.target.matrix.shape[1] for member in members}) == 1:
-        judge.consider(_with_family(start, others, _FAMILY_FACTOR * (rank + num_oversamples), generator), 0)
+        for lift in _with_family(start, others, _FAMILY_FACTOR * (rank + num_oversamples), generator):
+            judge.consider(lift, 0)
     if num_steps:
         _descend(judge, others, num_steps, learning_rate, generator)
     return judge.best
@@ -147,8 +150,8 @@ class _Judge:
         return sum(logs) / len(logs)
 
 
-def _with_family(lift: Lift, members: list[_Member], most: int, generator: torch.Generator) -> Lift:
-    """The lift with the leading space of the members' mean."""
+def _with_family(lift: Lift, members: list[_Member], most: int, generator: torch.Generator) -> list[Lift]:
+    """The lift with the leading space of the members' mean; and the same, remembering members one by one."""
     n = members[0].target.matrix.shape[1]
     gram = torch.zeros(n, n, dtype=torch.float64, device=members[0].target.matrix.device)
     for member in members:
@@ -156,19 +159,34 @@ def _with_family(lift: Lift, members: list[_Member], most: int, generator: torch
         gram.addmm_(A.mT, A, alpha=1 / max(member.target.total, torch.finfo(torch.float64).tiny))
     vectors, energies = leading_eigenvectors(gram, min(most, n), generator)
     family = vectors * energies.clamp_min(0).sqrt()
-    return known_family(lift, family)
+    parts = [_part(member.target, vectors) for member in members[:_MOST_MEMBERS]]
+    remembered = torch.stack(parts)
+    found = [known_family(lift, family, remembered[:0])]
+    if len(parts) > 1:  # one alone is the mean
+        found.append(known_family(lift, family, remembered))
+    return found
 
 
-def known_family(lift: Lift, family: Float[Tensor, "n k"]) -> Lift:
+def _part(target: Target, directions: Float[Tensor, "n k"]) -> Float[Tensor, "k k"]:
+    """F such that F F^T is A^T A / |A|_F^2 in some directions, columns in falling order."""
+    image = target.matrix @ directions
+    energies, turn = torch.linalg.eigh(image.mT @ image / target.total)
+    return (turn * energies.clamp_min(0).sqrt()).flip(-1)
+
+
+def known_family(lift: Lift, family: Float[Tensor, "n k"], members: Float[Tensor, "b k k"]) -> Lift:
     """A copy of a lift that knows another family.
 
     Args:
         lift: The network.
         family: Directions times the roots of their energies.
+        members: F_i of those that are remembered, see `sketching.distributions.likeness`; may be none.
     """
     n, k = family.shape
-    found = Lift.untrained(replace(lift.config, family_shape=(n, k)))
-    found.load_state_dict({**lift.state_dict(), "family": family.to(found.family)})
+    found = Lift.untrained(replace(lift.config, family_shape=(n, k), num_members=len(members)))
+    weights = {name: weight for name, weight in lift.state_dict().items() if name != "members"}
+    weights |= {"family": family.to(found.family)} | ({"members": members.to(found.members)} if len(members) else {})
+    found.load_state_dict(weights)
     return found
 
 

@@ -45,6 +45,21 @@ def test_the_guess_that_rests_on_least_comes_first():
     assert not guesses_of(known, 8, CPU)[-1].from_family
 
 
+def test_members_remembered_come_last():
+    family = normal(9, 2).float()
+    lift = Lift.untrained(LiftConfig(family_shape=(9, 2), num_members=1))
+    lift.family.copy_(family)
+    lift.members.copy_(torch.eye(2).unsqueeze(0))
+    guesses = guesses_of(lift, 9, CPU)
+    assert [guess.by_likeness for guess in guesses] == [False, False, True]
+    entries = torch.tensor([7, 1, 3, 5])
+    unit = (family / family.norm(dim=0)).double()
+    for some, chosen in ((None, slice(None)), (entries, entries)):
+        features = guesses[-1].features(normal(3, 9)[:, chosen], some, seeded())
+        expected = unit[chosen] / unit[chosen].norm()
+        torch.testing.assert_close(features @ features.mT, expected @ expected.mT, rtol=1e-6, atol=1e-7)
+
+
 def test_a_family_is_given_at_some_entries_with_norm_one():
     family = normal(9, 2).float()
     guess = guesses_of(with_family(family), 9, CPU)[-1]

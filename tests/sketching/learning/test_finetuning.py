@@ -10,6 +10,7 @@ import rangeformer as rf
 import sketching
 from rangeformer.checkpoint import save
 from sketching import Lift, LiftConfig, RangeFormerSketch, finetune
+from sketching.learning.finetuning import known_family
 
 SMALL = LiftConfig(channels=8, num_heads=2, num_waves=24, num_learned=4)
 
@@ -32,13 +33,28 @@ def test_common_space_halves_the_excess_on_other_members():
     lift = finetune(None, family(6), 8, max_rows=16, num_steps=0, report=said.append, generator=seeded())
     assert lift.knows_family(50)
     assert lift.family.shape == (50, 36)
-    assert [message["step"] for message in said] == [0, 0]
+    assert [message["step"] for message in said] == [0, 0, 0]
     assert said[-1]["ratio"] < 0.7
     untrained, tuned = (
         sum(mean_excess(A, RangeFormerSketch(which), 8, 18, max_rows=16, seeds=2) for A in family(3, seed=50))
         for which in (None, lift)
     )
     assert tuned < 0.7 * untrained
+
+
+def test_members_like_the_rows_read_count_for_more():
+    # two kinds of members in one family: their mean is right for neither
+    bases = [torch.linalg.qr(normal(50, 50, seed=seed)).Q for seed in (8, 9)]
+    decay = torch.arange(1, 51, dtype=torch.float64) ** -1.0
+    members = [(normal(60, 50, seed=k) * decay) @ bases[k % 2].mT for k in range(16)]
+    lift = finetune(None, members[:12], 8, max_rows=12, num_steps=0, generator=seeded())
+    assert lift.members.shape == (9, 36, 36)
+    mean = known_family(lift, lift.family, lift.members[:0])
+    one, other = (
+        sum(mean_excess(A, RangeFormerSketch(which), 8, 18, max_rows=12, seeds=2) for A in members[12:])
+        for which in (lift, mean)
+    )
+    assert one < 0.8 * other
 
 
 def test_gradient_steps_alone_for_members_of_different_sizes():
@@ -71,7 +87,7 @@ def test_never_worse_than_the_start_and_the_start_is_left_alone():
 def test_stops_early_where_nothing_is_gained():
     said = []
     finetune(Lift.untrained(SMALL), family(3), 5, max_rows=12, num_steps=1000, learning_rate=1e-9, report=said.append)
-    assert said[-1]["step"] == 60
+    assert said[-1]["step"] <= 120  # chance may look like a gain once or twice
 
 
 def test_same_generator_same_lift_and_the_global_one_is_left_alone():
