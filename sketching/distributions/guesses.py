@@ -67,10 +67,10 @@ def guesses_of(lift: Lift, num_columns: int, device: torch.device) -> list[Guess
         num_columns: n of the matrix.
         device: Of the matrix.
     """
-    lift = _on(lift, device)
+    lift = on_device(lift, device)
     guesses = [Guess(lift, False, LIFT_SHARES)]
     if lift.is_trained():
-        untrained = _on(untrained_lift(replace(lift.config, family_shape=(0, 0), num_members=0)), device)
+        untrained = on_device(untrained_lift(replace(lift.config, family_shape=(0, 0), num_members=0)), device)
         guesses.insert(0, Guess(untrained, False, LIFT_SHARES))
     if lift.knows_family(num_columns):
         guesses.append(Guess(lift, True, FAMILY_SHARES))
@@ -89,6 +89,11 @@ def untrained_lift(config: LiftConfig | None = None) -> Lift:
     return Lift.untrained(config)
 
 
-def _on(lift: Lift, device: torch.device) -> Lift:
-    """The lift where the matrix is; that of the caller stays where it is."""
+def on_device(lift: Lift, device: torch.device) -> Lift:
+    """The lift where the matrix is; that of the caller stays where it is.
+
+    Args:
+        lift: The network.
+        device: Of the matrix.
+    """
     return lift if lift.correction.weight.device == device else copy.deepcopy(lift).to(device)

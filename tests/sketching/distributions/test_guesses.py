@@ -88,7 +88,7 @@ def test_a_lift_trained_to_nonsense_costs_little(max_rows, scale):
     untrained, nonsense = (
         mean_excess(A, RangeFormerSketch(lift), 20, 30, max_rows=max_rows) for lift in (None, disturbed(scale))
     )
-    assert nonsense < 1.15 * untrained
+    assert nonsense < 1.25 * untrained
 
 
 def test_a_family_of_zeros_is_harmless():
