@@ -24,7 +24,7 @@ from experiments.sketching_matrices import Case, cases
 
 caption, comparison = sketching_views.caption, sketching_views.comparison
 
-_LAW_CASE = "china patches"  # whose law is drawn, if it is there
+_LAW_CASE = "china"  # whose law is drawn, if it is there
 _TOLERANCES = (0.9, 1.05, 1.3)  # over the optimum's relative error: one that no rank can meet, a tight and an easy one
 
 

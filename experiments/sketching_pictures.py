@@ -9,12 +9,13 @@ from scipy.stats import gaussian_kde
 
 import rangeformer as rf
 from experiments.pictures import GRID, STYLE, plt
+from experiments.sketching_contenders import FEW_ROWS
 from experiments.sketching_matrices import Case
 from sketching.arguments import as_sketch
 
 _COLORS = {
-    "rangeformer": "#1b7f79",
     "rangeformer-untrained": "#9bc4bf",
+    "rangeformer": "#1b7f79",
     "sampled-rows": "#c9803a",
     "gaussian": "#4c566a",
     "sparse-sign": "#a9b8d6",
@@ -27,6 +28,8 @@ _COLORS = {
 _MARKS = {"24 rows": "v", "auto": "*", "default": "D"}
 _LAWS = ("gaussian", "sampled-rows", "rangeformer")
 _VECTORS = 40  # vectors of the span of every sketch drawn
+_EDGE = 0.5  # of the pictures of laws
+_TICKS = {"passes": (2, 5, 10, 20, 50, 100, 200), "time": (0.5, 1, 2, 5, 10)}
 
 
 def draw_pareto(path: Path, points: list[dict]) -> None:
@@ -44,6 +47,8 @@ def draw_pareto(path: Path, points: list[dict]) -> None:
                     size = 12 if mark == "*" else 6
                     axes.plot(point[key], point["excess"], mark, ms=size, mec="white", mew=0.6, color=color)
             axes.set(xscale="log", yscale="log")
+            axes.set_xticks(_TICKS[key], [f"{tick:g}" for tick in _TICKS[key]])
+            axes.minorticks_off()
             axes.grid(color=GRID, lw=0.6)
             axes.set_axisbelow(True)
         panels[0].set(xlabel="passes over A, rows read included", ylabel="excess error over the best rank-r")
@@ -68,11 +73,15 @@ def draw_law(path: Path, case: Case, *, num_draws: int, seed: int = 0) -> None:
             for law, found in vectors.items():
                 _contours(axes, found @ directions[[i, j]].T, _COLORS[law])
             axes.set(
-                xlabel=f"component on v{i + 1}", ylabel=f"component on v{j + 1}", xlim=(-0.6, 0.6), ylim=(-0.6, 0.6)
+                xlabel=f"component on v{i + 1}",
+                ylabel=f"component on v{j + 1}",
+                xlim=(-_EDGE, _EDGE),
+                ylim=(-_EDGE, _EDGE),
             )
             axes.set_aspect("equal")
         handles = [Line2D([], [], color=_COLORS[law], label=law) for law in _LAWS]
-        title = f"{case.name}, {case.A.shape[0]} x {case.A.shape[1]}, rank {case.rank}: unit vectors of the sketch"
+        shape = f"{case.A.shape[0]} x {case.A.shape[1]}"
+        title = f"{case.name}, {shape}, rank {case.rank}: unit vectors of sketches that have read {_rows(case)} rows"
         figure.legend(handles=handles, loc="outside lower center", ncols=len(_LAWS), frameon=False)
         figure.suptitle(title, x=0.01, ha="left")
         _save(figure, path)
@@ -83,14 +92,18 @@ def _vectors(case: Case, law: str, num_draws: int, seed: int) -> np.ndarray:
     operator, generator = rf.as_operator(case.A), torch.Generator().manual_seed(seed)
     found = []
     for _ in range(num_draws):
-        omega = as_sketch(law).draw(operator, case.rank, generator=generator)
+        omega = as_sketch(law).draw(operator, case.rank, max_rows=_rows(case), generator=generator)
         vectors = (omega @ torch.randn(case.rank, _VECTORS, generator=generator, dtype=omega.dtype)).mT
         found.append(vectors / torch.linalg.vector_norm(vectors, dim=-1, keepdim=True))
     return torch.cat(found).numpy()
 
 
+def _rows(case: Case) -> int:
+    return min(FEW_ROWS, len(case.A) // 2)
+
+
 def _contours(axes, points: np.ndarray, color: str) -> None:
-    grid = np.linspace(-0.6, 0.6, 80)
+    grid = np.linspace(-_EDGE, _EDGE, 80)
     x, y = np.meshgrid(grid, grid)
     spread = points + 1e-3 * np.random.default_rng(0).standard_normal(points.shape)  # a law may be a line
     density = gaussian_kde(spread.T)(np.stack([x.ravel(), y.ravel()])).reshape(x.shape)

@@ -3,7 +3,7 @@
 import numpy as np
 
 from experiments.sketching_contenders import FEW, named
-from experiments.sketching_rows import FLOOR, GAUSSIAN, OURS, RIVAL, UNTRAINED, by_case, geometric, real
+from experiments.sketching_rows import FLOOR, GAUSSIAN, OURS, RIVAL, UNTRAINED, by_case, deviations, geometric, real
 
 _OVER_GAUSSIAN = {FEW: 0.30, "0": 0.14}
 _OVER_RIVAL, _OVER_UNTRAINED, _OVER_BEST = 0.85, 0.9, 1.05
@@ -36,8 +36,15 @@ def _ratios(result: dict, setting: str) -> dict[str, tuple[str, float]]:
         f"{over_best[worst]:.2f} ({worst})",
         _OVER_BEST,
     )
-    above = sum(ratio > _OVER_BEST for ratio in over_best.values())
-    found[f"the better of both, matrices of {len(ours)} beyond 1.05"] = (str(above), 0)
+    above = [name for name in ours if over_best[name] > _OVER_BEST]
+    over_rival, over_gaussian = (
+        deviations(measured, named(OURS, setting), name) for name in (named(RIVAL, setting), GAUSSIAN)
+    )
+    clear = sum((over_rival if rival[name] <= gaussian[name] else over_gaussian)[name] > 2 for name in above)
+    found[f"the better of both, matrices of {len(ours)} beyond 1.05"] = (
+        f"{len(above)}, {clear} by 2 standard errors",
+        0,
+    )
     return found
 
 

@@ -27,6 +27,21 @@ def by_case(rows: list[dict], method: str, key: str) -> dict[str, float]:
     return {name: float(mean(found)) for name, found in values.items()}
 
 
+def deviations(rows: list[dict], method: str, other: str) -> dict[str, float]:
+    """By how many standard errors a method's mean excess is above another's, by matrix; 0 where seeds are too few to say."""
+    found = {}
+    for case in dict.fromkeys(row["case"] for row in rows):
+        ours, theirs = (
+            [row["excess"] for row in rows if row["case"] == case and row["method"] == name] for name in (method, other)
+        )
+        if min(len(ours), len(theirs)) < 2:
+            found[case] = 0.0
+            continue
+        error = np.sqrt(np.var(ours, ddof=1) / len(ours) + np.var(theirs, ddof=1) / len(theirs))
+        found[case] = float((np.mean(ours) - np.mean(theirs)) / max(error, np.finfo(float).tiny))
+    return found
+
+
 def geometric(values: Iterable[float]) -> float:
     """Mean, none counted below `FLOOR`."""
     return float(np.exp(np.mean(np.log(np.maximum(list(values), FLOOR)))))

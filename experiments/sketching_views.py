@@ -6,7 +6,19 @@ import numpy as np
 
 from experiments.sketching_contenders import FEW, SKETCHES, named
 from experiments.sketching_promises import bars, promises
-from experiments.sketching_rows import FLOOR, GAUSSIAN, OURS, RIVAL, UNTRAINED, by_case, geometric, number, real, said
+from experiments.sketching_rows import (
+    FLOOR,
+    GAUSSIAN,
+    OURS,
+    RIVAL,
+    UNTRAINED,
+    by_case,
+    deviations,
+    geometric,
+    number,
+    real,
+    said,
+)
 
 VIEWS = ("bars", "losses", "passes", "defaults", "matrices", "ranks", "promises")
 
@@ -67,21 +79,17 @@ def _losses(result: dict) -> tuple[list[str], list[list[str]]]:
     rows = []
     measured = real(result)
     for setting in (FEW, "0", "1", "2"):
-        ours, rival = (by_case(measured, named(family, setting), "excess") for family in (OURS, RIVAL))
-        gaussian = by_case(measured, named(GAUSSIAN, "0" if setting == FEW else setting), "excess")
-        for name in ours:
-            best = max(min(rival[name], gaussian[name]), FLOOR)
-            if ours[name] > 1.05 * best:
-                ratio = ours[name] / best
-                rows.append(
-                    [
-                        f"{name}, {said(setting)}",
-                        *map(number, (ours[name], rival[name], gaussian[name])),
-                        f"{ratio:.2f}",
-                    ]
-                )
+        names = named(RIVAL, setting), named(GAUSSIAN, "0" if setting == FEW else setting)
+        ours, rival, gaussian = (by_case(measured, name, "excess") for name in (named(OURS, setting), *names))
+        above = [deviations(measured, named(OURS, setting), name) for name in names]
+        for case in ours:
+            best = max(min(rival[case], gaussian[case]), FLOOR)
+            if ours[case] > 1.05 * best:
+                excesses = map(number, (ours[case], rival[case], gaussian[case]))
+                ratio, deviation = ours[case] / best, above[rival[case] > gaussian[case]][case]
+                rows.append([f"{case}, {said(setting)}", *excesses, f"{ratio:.2f}", f"{deviation:.1f}"])
     rows.sort(key=lambda row: -float(row[-1]))
-    return ["", "ours", "sampled rows", "Gaussian", "ours over the best"], rows
+    return ["", "ours", "sampled rows", "Gaussian", "ours over the best", "standard errors above it"], rows
 
 
 def _passes(result: dict) -> tuple[list[str], list[list[str]]]:

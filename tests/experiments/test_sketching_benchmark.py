@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from experiments import image_compression, sketching_benchmark, sketching_promises, sketching_views
+from experiments import image_compression, sketching_benchmark, sketching_promises, sketching_rows, sketching_views
 from experiments.options import parse
 
 
@@ -63,7 +63,7 @@ def test_bars_are_ratios_of_what_was_measured():
     assert table["sampled rows at equal reads"][0] == "0.707"
     assert table["itself untrained"][0] == "0.500"
     assert table["the better of Gaussian and sampled rows, worst matrix"][0] == "2.00 (bad)"
-    assert table["the better of both, matrices of 2 beyond 1.05"][0] == "1"
+    assert table["the better of both, matrices of 2 beyond 1.05"][0] == "1, 0 by 2 standard errors"
     untrained = sketching_promises.bars(result() | {"trained": False})[1]
     assert "itself untrained" not in [cells[0] for cells in untrained]
 
@@ -73,7 +73,15 @@ def test_losses_are_listed_worst_first():
     assert {cells[0] for cells in rows} == {
         f"bad, {x}" for x in ("24 rows, 2 passes", "2 passes", "4 passes", "6 passes")
     }
-    assert {cells[-1] for cells in rows} == {"2.00"}
+    assert {cells[-2] for cells in rows} == {"2.00"}
+
+
+def test_deviations_are_differences_of_means_over_their_standard_error():
+    values = {"rangeformer": (0.3, 0.5), "gaussian": (0.1, 0.2)}
+    rows = [row("one", name, "0", x, seed=seed) for name, pair in values.items() for seed, x in enumerate(pair)]
+    expected = 0.25 / (0.02 / 2 + 0.005 / 2) ** 0.5
+    assert sketching_rows.deviations(rows, "rangeformer", "gaussian") == {"one": pytest.approx(expected)}
+    assert sketching_rows.deviations(rows[::2], "rangeformer", "gaussian") == {"one": 0.0}
 
 
 def test_promises_count_what_was_kept():
