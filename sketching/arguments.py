@@ -120,8 +120,8 @@ def draw_sketch(
 ) -> torch.Tensor:
     """Omega, `(n, num_columns)`; out of core, what the sketch wants to see is fetched in one look.
 
-    With half as many vectors as Omega has, a thin product costs a quarter of what the two passes of an SVD do. On real matrices
-    that buys more than as many further oversamples, or a narrower half power iteration.
+    A thin product of as many vectors as Omega has makes the call as dear as a half power iteration. Its span alone *is* one;
+    what the sketch makes of it is hardly ever worse, while what it makes of half as many vectors sometimes is.
 
     Args:
         operator: A.
@@ -135,8 +135,8 @@ def draw_sketch(
     def draw(matrix: MatrixOperator, source: torch.Generator) -> torch.Tensor:
         return law.draw(matrix, num_columns, max_rows=max_rows, generator=source)
 
-    count = min(num_columns // 2, max_rows)
-    if may_multiply and law.looks and not operator.has_entries and count:
+    if may_multiply and law.looks and not operator.has_entries:
+        count = min(num_columns, max_rows)
         return law.draw(thin_product(operator, count, generator), num_columns, max_rows=count, generator=generator)
     if not isinstance(operator, OutOfCoreOperator):
         return draw(operator, generator)

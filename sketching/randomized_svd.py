@@ -72,7 +72,7 @@ def randomized_svd(
         num_power_iterations: Re-orthonormalised multiplications by A A.mT (Halko's q, scikit-learn's n_iter), two passes each;
             or "auto": half iterations for as long as the estimated error says that another pass buys something.
         sketch: A `Sketch`, or "rangeformer", "rangeformer-untrained", "sampled-rows", "gaussian", "sparse-sign", "trig". One that
-            reads rows first looks at a product with A.mT of half its size where A is known through products alone: a third pass.
+            reads rows first looks at a product with A.mT as wide as itself where A is known through products alone: a third pass.
         max_rows: Most rows' worth of entries that a sketch may read beforehand. Default: the larger of 4 rank and a tenth of
             the rows, never more than half, and of rows longer than 512 no more than pay for their time.
         tolerance: Relative Frobenius error to reach: "auto" goes on until it is met, or nothing is gained any more; the

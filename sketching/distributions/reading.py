@@ -58,6 +58,9 @@ def stratified_rows(operator: MatrixOperator, max_rows: int, generator: torch.Ge
         The sample; fewer rows than allowed if the first ones span all that the next ones could show.
     """
     m, n = operator.num_rows, operator.num_columns
+    if max_rows >= m:  # of strata narrower than a row some would be drawn twice, and others not at all
+        index = torch.arange(m, device=operator.device)
+        return SampledRows(index, scaled(operator.rows(index), torch.ones_like(index, dtype=torch.float64)))
     first_count = min(_FIRST, max_rows)
     uniform = torch.full((m,), 1.0 / m, dtype=torch.float64, device=operator.device)
     index = _strata(uniform * first_count, generator)

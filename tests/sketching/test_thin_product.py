@@ -41,23 +41,23 @@ def test_only_laws_that_look_multiply_and_it_is_counted(sketch, looks):
     options = {"sketch": sketch, "num_power_iterations": 0}
     result = sketching.randomized_svd(by_products(smooth()), 20, **options)
     assert result.num_passes == 2 + looks
-    assert result.num_matvecs == 30 + 10 + 30 + looks * 15
+    assert result.num_matvecs == 30 + 10 + 30 + looks * 30
     assert result.num_entries == 0
     if looks:
         fewer = sketching.randomized_svd(by_products(smooth()), 20, max_rows=7, **options)
-        assert fewer.num_matvecs == result.num_matvecs - 15 + 7
+        assert fewer.num_matvecs == result.num_matvecs - 30 + 7
 
 
 def test_is_worth_its_products():
     A, rank = smooth(150, 120), 20
     ours, spent = excess_of(A, rank, num_power_iterations=0)
-    gaussian, allowed = excess_of(A, rank, num_power_iterations=0, sketch="gaussian", num_oversamples=18)
+    gaussian, allowed = excess_of(A, rank, num_power_iterations=0, sketch="gaussian", num_oversamples=25)
     assert spent <= allowed
     assert ours < 0.6 * gaussian
-    # a half power iteration of as many products: (15 + 30 + 30) / 3 columns
+    # a half power iteration of as many products
     halves = []
     for seed in range(6):
-        left = torch.linalg.qr(A @ (A.mT @ normal(150, 25, seed=seed))).Q
+        left = torch.linalg.qr(A @ (A.mT @ normal(150, 30, seed=seed))).Q
         kept = torch.linalg.svdvals(left.mT @ A)[:rank].square().sum()
         halves.append(float((A.square().sum() - kept).sqrt()) / optimum(A, rank) - 1)
     assert ours < 0.8 * sum(halves) / len(halves)

@@ -68,3 +68,13 @@ def test_weighted_rows_estimate_the_gram_matrix(factor):
     truth = A.mT @ A / A.square().sum()
     assert (num_columns_read > 20) == (factor > 1)
     assert torch.linalg.matrix_norm(grams - truth) < 0.05 * torch.linalg.matrix_norm(truth)
+
+
+@pytest.mark.parametrize("max_rows", [30, 31])
+def test_everything_is_read_once_where_that_is_allowed(max_rows):
+    A = normal(30, 8)
+    operator = rf.as_operator(A)
+    sample = stratified_rows(operator, max_rows, seeded())
+    assert sample.index.tolist() == list(range(30))
+    torch.testing.assert_close(sample.rows * float(A.abs().max()), A)
+    assert operator.reads.entries == A.numel()
