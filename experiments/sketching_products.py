@@ -67,6 +67,7 @@ def main(config: Config) -> dict:
         "kind": "sketching-products",
         "config": {"num_seeds": config.num_seeds, "num_trace_seeds": config.num_trace_seeds},
         "environment": environment.describe(torch.device("cpu")),
+        "trained": any((Path(sketching.__file__).parent / "weights").glob("*.safetensors")),
         "cases": [{"name": case.name, "shape": list(case.A.shape), "rank": case.rank} for case in chosen],
         "rows": rows,
         "traces": trace_rows(trace_matrices(chosen, smoke=config.smoke), range(config.num_trace_seeds)),
@@ -115,7 +116,7 @@ def _ours(sketch: str, num_power_iterations: int | str = 0) -> Callable:
 
 def _more_oversamples(operator, rank: int, generator: torch.Generator) -> Found:
     """A Gaussian sketch that spends the thin product's vectors on both of its passes."""
-    more = _NUM_OVERSAMPLES + -(-(_width(operator, rank) // 2) // 2)
+    more = _NUM_OVERSAMPLES + -(-_width(operator, rank) // 2)
     result = sketching.randomized_svd(
         operator, rank, sketch="gaussian", num_oversamples=more, num_power_iterations=0, generator=generator
     )
@@ -129,9 +130,8 @@ def _found(result: sketching.LowRank) -> Found:
 
 
 def _half_iteration(operator, rank: int, generator: torch.Generator) -> Found:
-    """Three passes from the left side (Halko, Martinsson & Tropp 2011, Section 4.5), of equal products in sum."""
-    width = _width(operator, rank)
-    count = max(rank, -(-(width // 2 + 2 * width) // 3))
+    """Three passes from the left side (Halko, Martinsson & Tropp 2011, Section 4.5)."""
+    count = _width(operator, rank)
     start = torch.randn(operator.shape[0], count, generator=generator, dtype=torch.float64).numpy()
     right = np.linalg.qr(operator.rmatmat(start))[0]
     left = np.linalg.qr(operator.matmat(right))[0]
@@ -142,7 +142,7 @@ def _half_iteration(operator, rank: int, generator: torch.Generator) -> Found:
 METHODS: dict[str, Callable] = {
     "rangeformer, a thin product first": _ours("rangeformer"),
     "span of the thin product, Gaussian fill": _ours("sampled-rows"),
-    "half power iteration, as many products": _half_iteration,
+    "half power iteration": _half_iteration,
     "Gaussian, as many products": _more_oversamples,
     "Gaussian": _ours("gaussian"),
     "rangeformer, auto": _ours("rangeformer", "auto"),
@@ -211,7 +211,8 @@ def caption(result: dict, view: str = "") -> str:
         )
     return (
         f"{len(result['cases'])} real matrices known by products alone, rank min(40, n/3), l = rank + {_NUM_OVERSAMPLES} columns, "
-        f"{config['num_seeds']} seeds: geometric means of excess error over the best rank-r, products in units of l"
+        f"{config['num_seeds']} seeds, {'trained' if result['trained'] else 'untrained'}: geometric means of excess error over the best rank-r, "
+        "products in units of l"
     )
 
 
