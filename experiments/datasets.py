@@ -18,6 +18,10 @@ DIAMOND_GRADES = {
 }
 
 
+SYNTHETIC = "synthetic"
+"""Name of the table that needs no package."""
+
+
 @dataclass(frozen=True)
 class Table:
     """A regression problem before any split."""
@@ -50,7 +54,24 @@ def load(name: str, data: Path | None = None, data_dir: Path | None = None, targ
         return read_npz(data_dir / f"{name}.npz")
     if name == "diamonds":
         return diamonds()
+    if name == SYNTHETIC:
+        return synthetic()
     raise ValueError(f"`--dataset {name}` is not shipped with a package: give its folder with `--data-dir`.")
+
+
+def default_name() -> str:
+    """The diamonds, or the synthetic table where the package that ships them is not installed."""
+    return SYNTHETIC if importlib.util.find_spec("plotnine") is None else "diamonds"
+
+
+def synthetic(num_rows: int = 120_000) -> Table:
+    """Nine correlated features of four hidden ones and a smooth target with noise: for sizes that no shipped table has."""
+    draw = np.random.default_rng(0)
+    hidden = draw.standard_normal((num_rows, 4))
+    mixed = np.tanh(hidden @ draw.standard_normal((4, 5))) + 0.3 * draw.standard_normal((num_rows, 5))
+    target = np.sin(2 * hidden[:, 0]) + hidden[:, 1] * hidden[:, 2] + 0.5 * hidden[:, 3]
+    target = target + 0.1 * draw.standard_normal(num_rows)
+    return Table(SYNTHETIC, np.column_stack([hidden, mixed]), target, target_name="target")
 
 
 def diamonds() -> Table:

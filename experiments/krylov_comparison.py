@@ -8,6 +8,7 @@ Solves with one and with 16 right-hand sides, log-determinants and leading eigen
 and on a folder's matrices. Every point is a run of its own, set-up included, its error recomputed in float64.
 """
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -42,7 +43,8 @@ class Config:
     """Solves, log-determinants and leading eigenpairs: ours, CG, Lanczos and their descendants."""
 
     sizes: str = option(
-        "2000,4000,8000", "rows of the diamonds' kernel matrix, comma-separated; other tables: the middle one"
+        "2000,4000,8000",
+        "rows of the default table's kernel matrix (diamonds, where plotnine is installed), comma-separated; other tables: the middle one",
     )
     spectrum_size: int = option(2000, "rows of the matrices with a prescribed spectrum")
     data_dir: Path | None = option(None, "a folder of npz files with arrays X and y: more tables")
@@ -51,6 +53,7 @@ class Config:
     num_seeds: int = option(3, "seeds of an estimate of the log-determinant")
     device: str = option("cpu", "where to compute")
     dtype: str = option("float64", "precision of A and of everybody's iteration", tuple(DTYPES))
+    minutes: float | None = option(None, "start no further matrix after so many minutes")
     seed: int = option(0, "of rows, right-hand sides and probes")
     output: Path = option(Path("results"), "folder of the JSON file and the pictures")
     smoke: bool = option(False, "a small run that shows that everything works")
@@ -86,13 +89,19 @@ def main(config: Config) -> dict:
         "config": {name: value.name if isinstance(value, Path) else value for name, value in asdict(config).items()},
         "environment": environment.describe(device),
         "clock": environment.steady_clock(device).__name__,
+        "complete": True,
         "cases": [],
         "rows": [],
     }
-    path = config.output / f"{name_of(config)}.json"
+    path, start = config.output / f"{name_of(config)}.json", time.monotonic()
     makers = _makers(config, dtype, device)
     with progress("Matrices", len(makers)) as advance:
         for make in makers:
+            if config.minutes is not None and time.monotonic() > start + 60 * config.minutes:
+                result["complete"] = False
+                say(f"stopped after {config.minutes:g} minutes; {path.name} has what was measured")
+                write_json(path, result, compact=True)
+                break
             case = make()
             advance(case.name)
             result["cases"].append({"name": case.name, "kind": case.kind, "n": case.num_rows})

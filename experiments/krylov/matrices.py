@@ -94,7 +94,7 @@ def _precise(operator: rf.MatrixOperator, vector: np.ndarray) -> np.ndarray:
 
 def kernel_case(name: str, n: int, data_dir: Path | None, dtype: torch.dtype, device: torch.device, seed: int) -> Case:
     """Matern-3/2 with a length-scale for every feature, at hyperparameters learned or published for the table."""
-    table = datasets.load(name, None, data_dir, None)
+    table = datasets.load(name, None, None if name in ("diamonds", datasets.SYNTHETIC) else data_dir, None)
     split = datasets.split(table, n, 1, seed, torch.float64, device)
     n = len(split.train_y)
     model = gp.ExactGP(split, "matern32")
@@ -144,14 +144,13 @@ def folder_cases(folder: Path, dtype: torch.dtype, device: torch.device, seed: i
 
 
 def specifications(sizes: Sequence[int], data_dir: Path | None, num_spectrum_rows: int) -> list[tuple[str, str, int]]:
-    """(kind, name, n) of what is made rather than read, largest last: diamonds at every size, other tables at the middle one."""
+    """(kind, name, n) of what is made rather than read, largest last: the default table at every size, others at the middle one."""
     middle = sorted(sizes)[len(sizes) // 2]
-    tables = (
-        [] if data_dir is None else [p.stem for p in sorted(HYPERPARAMETERS.glob("*.json")) if p.stem != "diamonds"]
-    )
+    shipped = ("diamonds", datasets.SYNTHETIC)
+    tables = [path.stem for path in sorted(HYPERPARAMETERS.glob("*.json")) if path.stem not in shipped]
     found = [(SPECTRUM, name, num_spectrum_rows) for name in SPECTRA]
     found += [(KERNEL, name, middle) for name in tables if data_dir and (data_dir / f"{name}.npz").exists()]
-    found += [(KERNEL, "diamonds", n) for n in sizes]
+    found += [(KERNEL, datasets.default_name(), n) for n in sizes]
     return sorted(found, key=lambda item: item[2])
 
 

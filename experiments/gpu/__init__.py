@@ -1,0 +1,1 @@
+"""What a GPU is asked: one entry, `python -m experiments.gpu`, that runs in parts within a time budget."""
