@@ -8,6 +8,7 @@ Solves with one and with 16 right-hand sides, log-determinants and leading eigen
 and on a folder's matrices. Every point is a run of its own, set-up included, its error recomputed in float64.
 """
 
+import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -44,7 +45,7 @@ class Config:
 
     sizes: str = option(
         "2000,4000,8000",
-        "rows of the default table's kernel matrix (diamonds, where plotnine is installed), comma-separated; other tables: the middle one",
+        "rows of the default table's kernel matrix (diamonds, where plotnine is installed), comma-separated; other tables: the smallest",
     )
     spectrum_size: int = option(2000, "rows of the matrices with a prescribed spectrum")
     data_dir: Path | None = option(None, "a folder of npz files with arrays X and y: more tables")
@@ -83,36 +84,51 @@ def main(config: Config) -> dict:
         )
     environment.prepare()
     device, dtype = torch.device(config.device), DTYPES[config.dtype]
-    pure = members("pure", "galerkin").get(PURE)
-    result: dict[str, Any] = {
-        "kind": "krylov-comparison",
-        "config": {name: value.name if isinstance(value, Path) else value for name, value in asdict(config).items()},
-        "environment": environment.describe(device),
-        "clock": environment.steady_clock(device).__name__,
-        "complete": True,
-        "cases": [],
-        "rows": [],
-    }
     path, start = config.output / f"{name_of(config)}.json", time.monotonic()
+    result = _begun(path, config, device)
+    done = {case["name"] for case in result["cases"]}
+    pure = members("pure", "galerkin").get(PURE)
     makers = _makers(config, dtype, device)
     with progress("Matrices", len(makers)) as advance:
         for make in makers:
-            if config.minutes is not None and time.monotonic() > start + 60 * config.minutes:
-                result["complete"] = False
-                say(f"stopped after {config.minutes:g} minutes; {path.name} has what was measured")
-                write_json(path, result, compact=True)
+            result["complete"] = config.minutes is None or time.monotonic() < start + 60 * config.minutes
+            if not result["complete"]:
+                say(f"stopped after {config.minutes:g} minutes; the same command goes on from here")
                 break
             case = make()
-            advance(case.name)
-            result["cases"].append({"name": case.name, "kind": case.kind, "n": case.num_rows})
-            result["rows"] += compare(case, config, pure)
+            if case.name not in done:
+                rows = compare(case, config, pure)
+                result["cases"].append({"name": case.name, "kind": case.kind, "n": case.num_rows})
+                result["rows"] += rows
+            result["complete"] = len(result["cases"]) == len(makers)
             write_json(path, result, compact=True)
-    for view in views.VIEWS:
-        show_table(views.caption(result, view), *views.comparison(result, view))
-    for problem in config.problems.split(","):
-        pictures.draw(path.with_name(f"{path.stem}-{problem}.png"), result, problem)
-    say(f"wrote {path} and a picture for every problem")
+            advance(case.name)
+    write_json(path, result, compact=True)
+    if result["rows"]:
+        for view in views.VIEWS:
+            show_table(views.caption(result, view), *views.comparison(result, view))
+        for problem in config.problems.split(","):
+            pictures.draw(path.with_name(f"{path.stem}-{problem}.png"), result, problem)
+        say(f"wrote {path} and a picture for every problem")
     return result
+
+
+def _begun(path: Path, config: Config, device: torch.device) -> dict[str, Any]:
+    """What is in the file of an unfinished run with the same options on the same machine, or an empty result."""
+    options = {name: value.name if isinstance(value, Path) else value for name, value in asdict(config).items()}
+    fresh = {
+        "kind": "krylov-comparison",
+        "config": options,
+        "environment": environment.describe(device),
+        "clock": environment.steady_clock(device).__name__,
+        "complete": False,
+        "cases": [],
+        "rows": [],
+    }
+    found = json.loads(path.read_text()) if path.exists() else fresh
+    mine = {"config": options | {"minutes": None, "output": None}, "environment": fresh["environment"]}
+    theirs = {"config": found["config"] | {"minutes": None, "output": None}, "environment": found["environment"]}
+    return found if mine == theirs and not found["complete"] else fresh
 
 
 def name_of(config: Config) -> str:

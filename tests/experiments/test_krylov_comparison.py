@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import pytest
 import scipy.sparse
@@ -151,6 +152,40 @@ def test_smoke_writes_table_json_and_pictures(tmp_path):
         header, rows = views.comparison(written, view)
         assert all(len(row) == len(header) for row in rows)
         assert views.caption(written, view)
+
+
+def test_a_stopped_run_goes_on_where_it_was(tmp_path, monkeypatch):
+    options = [
+        "--smoke",
+        "--sizes",
+        "120",
+        "--spectrum-size",
+        "100",
+        "--problems",
+        "solve-1",
+        "--output",
+        str(tmp_path),
+    ]
+    config = parse(krylov_comparison.Config, options)
+    assert not krylov_comparison.main(replace(config, minutes=0.0))["complete"]
+    stopped = krylov_comparison.main(replace(config, minutes=1e-9))
+    assert stopped["cases"] == []
+    whole = krylov_comparison.main(config)
+    assert whole["complete"]
+    # as if it had been stopped after the first matrix
+    first = whole["cases"][0]["name"]
+    part = whole | {"complete": False, "cases": whole["cases"][:1]}
+    part["rows"] = [row for row in whole["rows"] if row["case"] == first]
+    (tmp_path / "krylov_comparison.json").write_text(json.dumps(part))
+    measured = []
+    compare = krylov_comparison.compare
+    monkeypatch.setattr(
+        krylov_comparison, "compare", lambda case, *rest: measured.append(case.name) or compare(case, *rest)
+    )
+    again = krylov_comparison.main(config)
+    assert measured == [case["name"] for case in whole["cases"][1:]]
+    assert again["complete"]
+    assert len(again["rows"]) == len(whole["rows"])
 
 
 @pytest.mark.parametrize(
