@@ -1,6 +1,7 @@
 """Checks that the calls share, and sketches by name."""
 
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -12,17 +13,18 @@ from sketching.distributions import Gaussian, RangeFormerSketch, SampledRowSpace
 from sketching.distributions.base import default_max_rows
 from sketching.memmaps import MemmapOperator
 from sketching.out_of_core import MOST_SAMPLED_ENTRIES, OutOfCoreOperator
-from sketching.thin_product import thin_product
+from sketching.shipped import trained_lift
+from sketching.thin_product import in_no_order, thin_product
 
-SKETCHES = {
+SKETCHES: dict[str, Callable[[], Sketch]] = {
     "gaussian": Gaussian,
     "sparse-sign": SparseSign,
     "trig": SubsampledTrig,
     "sampled-rows": SampledRowSpace,
-    "rangeformer": RangeFormerSketch,
+    "rangeformer": lambda: RangeFormerSketch(trained_lift()),
     "rangeformer-untrained": RangeFormerSketch,
 }
-"""Sketches that the calls know by name."""
+"""Sketches that the calls know by name, and what makes them."""
 
 
 def as_sketch(sketch: str | Sketch) -> Sketch:
@@ -137,7 +139,8 @@ def draw_sketch(
 
     if may_multiply and law.looks and not operator.has_entries:
         count = min(num_columns, max_rows)
-        return law.draw(thin_product(operator, count, generator), num_columns, max_rows=count, generator=generator)
+        omega = law.draw(thin_product(operator, count, generator), num_columns, max_rows=count, generator=generator)
+        return in_no_order(omega, generator)
     if not isinstance(operator, OutOfCoreOperator):
         return draw(operator, generator)
     operator.prepare(draw, generator)

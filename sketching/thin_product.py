@@ -8,6 +8,7 @@ iteration; Halko, Martinsson & Tropp 2011, Section 4.5.)
 import torch
 
 from rangeformer.operators import MatrixOperator, as_operator
+from rangeformer.shapes import Float, Tensor
 from sketching.distributions.base import normal
 from sketching.error_estimate import check_finite
 
@@ -30,3 +31,17 @@ def thin_product(operator: MatrixOperator, count: int, generator: torch.Generato
     product = operator.rmatmul(normal(shape, generator, dtype=operator.dtype, device=operator.device))
     check_finite(product)
     return as_operator(product.mT.contiguous())
+
+
+def in_no_order(omega: Float[Tensor, "n l"], generator: torch.Generator) -> Float[Tensor, "n l"]:
+    """The same span by columns of which none comes first.
+
+    "auto" asks what the last columns have gained. Best first, those after a thin product gain next to nothing even where another
+    pass would gain much; after sampled rows, which leave less to be gained, that is what ends it in time.
+
+    Args:
+        omega: A sketch.
+        generator: Source of the rotation.
+    """
+    size = (omega.shape[1],) * 2
+    return omega @ torch.linalg.qr(normal(size, generator, dtype=omega.dtype, device=omega.device)).Q
