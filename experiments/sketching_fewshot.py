@@ -3,8 +3,8 @@
     python experiments/sketching_fewshot.py
 
 Every sketch may read the same rows and makes the same two passes, so that what differs is what the sketch knew before. Beside the fine-tuned
-sketch stand the part of it that is a classical computation (the common space of the members alone), the pretrained sketch that it
-starts from, and sketches that know nothing. A held-out member with its columns in random order is no member any more:
+sketch stand the same without gradient steps (the members' common space, and which of them are like the rows read), the pretrained
+sketch that it starts from, and sketches that know nothing. A held-out member with its columns in random order is no member any more:
 there the family must cost nothing.
 """
 
@@ -28,7 +28,7 @@ from sketching.arguments import as_sketch
 
 BUDGETS: dict[str, int | None] = {"24 rows": 24, "default": None}
 """Rows that a sketch may read: few, or by `randomized_svd`'s default."""
-TUNED, COMMON, PRETRAINED = "fine-tuned", "no gradient steps", "pretrained"
+TUNED, NO_STEPS, PRETRAINED = "fine-tuned", "no gradient steps", "pretrained"
 NAMED = {"untrained": "rangeformer-untrained", "sampled rows": "sampled-rows", "Gaussian": "gaussian"}
 _NUM_STRANGERS = 4
 _FLOOR = 1e-6  # excess below is the optimum to all purposes, and has no logarithm worth averaging
@@ -113,7 +113,7 @@ def measure(family: Family, config: Config) -> list[dict]:
         ]
         laws.append((PRETRAINED, 0, RangeFormerSketch(pretrained()), 0.0))
         for count in config.counts:
-            plans = [(COMMON, 0)] + [(TUNED, config.num_steps)] * (count == config.counts[-1])
+            plans = [(NO_STEPS, 0)] + [(TUNED, config.num_steps)] * (count == config.counts[-1])
             for name, num_steps in plans:
                 lift, seconds = _tuned(family.members[:count], family.rank, max_rows, num_steps)
                 laws.append((name, count, RangeFormerSketch(lift), seconds))
@@ -210,7 +210,7 @@ def draw(path: Path, result: dict) -> None:
     """Excess over that of the sketch started from, member by member, and its mean against the number of members."""
     families = [family["name"] for family in result["families"]]
     table = {_key(row): row for row in result["rows"]}
-    counts = sorted({row["num_members"] for row in result["rows"] if row["method"] == COMMON})
+    counts = sorted({row["num_members"] for row in result["rows"] if row["method"] == NO_STEPS})
     with plt.rc_context(STYLE):
         figure, panels = plt.subplots(1, 2, figsize=(13, 5.2), layout="constrained", width_ratios=(3, 2))
         colors = plt.get_cmap("tab10")
@@ -222,7 +222,7 @@ def draw(path: Path, result: dict) -> None:
                 )
                 at = place + 0.3 * (side - 0.5)
                 panels[0].plot(at + np.linspace(-0.08, 0.08, len(base)), tuned / base, "o^"[side], color=colors(place))
-                shares = [table[name, budget, COMMON, count]["excess"] for count in counts]
+                shares = [table[name, budget, NO_STEPS, count]["excess"] for count in counts]
                 start = table[name, budget, PRETRAINED, 0]["excess"]
                 ratios = np.maximum(shares, _FLOOR) / max(start, _FLOOR)
                 label = f"{name}, {_said(budget)}"
@@ -231,7 +231,7 @@ def draw(path: Path, result: dict) -> None:
         panels[0].set(
             ylabel="excess error over that before fine-tuning", title="Each member held out (▲: default reads)"
         )
-        panels[1].set(xlabel="members learned from", title="Their common space alone")
+        panels[1].set(xlabel="members learned from", title="Without gradient steps")
         panels[1].legend(frameon=False, fontsize=8)
         for axes in panels:
             axes.set_yscale("log")
