@@ -42,12 +42,13 @@ class BlockKrylov:
         self._pivots: list[Tensor] = []  # Cholesky factors of the block LDL^T pivots of T
         self._forward: list[Tensor] = []  # forward substitution of T c = E_1 C
         self.indefinite = torch.zeros(start.shape[:-2], dtype=torch.bool, device=start.device)
+        self._positive_definite, self._goes_on = True, True
         self._append(block)
 
     @property
     def positive_definite(self) -> bool:
         """Whether every member of the batch has been so far; `indefinite` says which were not."""
-        return not bool(self.indefinite.any())
+        return self._positive_definite
 
     @property
     def has_solution(self) -> bool:
@@ -68,7 +69,7 @@ class BlockKrylov:
         new, coupling = self._next
         if not self.positive_definite or self._basis.shape[-1] + self.block_size > self._capacity:
             return False
-        if not bool((coupling.abs() > 0).any()):
+        if not self._goes_on:
             return False
         self._couplings.append(coupling)
         self._append(new)
@@ -138,7 +139,8 @@ class BlockKrylov:
         diagonal = (diagonal + diagonal.mT) / 2
         # A product that left the range of floating point ends the space as negative curvature does.
         finite = diagonal.isfinite().all(-1).all(-1).unsqueeze(-1).unsqueeze(-1)
-        diagonal = torch.where(finite, diagonal, -torch.eye(self.block_size).to(diagonal))
+        minus_one = -torch.eye(self.block_size, dtype=diagonal.dtype, device=diagonal.device)
+        diagonal = torch.where(finite, diagonal, minus_one)
         whitened = torch.where(finite, whitened, torch.zeros_like(whitened))
         dead = (block.square().sum(-2) == 0).to(torch.float64)
         self._diagonals.append(diagonal + torch.diag_embed(dead))
@@ -166,7 +168,11 @@ class BlockKrylov:
             forward = self.start_coefficients
         cholesky, info = torch.linalg.cholesky_ex((pivot + pivot.mT) / 2)
         self.indefinite = (info > 0) | ~cholesky.isfinite().all(-1).all(-1)
-        if not self.positive_definite:
+        # The host waits for the device here and nowhere else in a loop: both answers in one reading.
+        coupled = (self._next[1].abs() > 0).any()
+        indefinite, self._goes_on = torch.stack([self.indefinite.any(), coupled]).tolist()
+        self._positive_definite = not indefinite
+        if indefinite:
             # Keep the last sound space: drop the block that revealed it.
             if self.num_blocks > 1:
                 self._diagonals.pop()

@@ -84,12 +84,10 @@ def pilot(operator: MatrixOperator, *, generator: torch.Generator | None = None)
     scaled = first.factor / (first.residual_diagonal + noise).clamp_min(1e-300).sqrt().unsqueeze(-1)
     scaled = torch.where(scaled.isfinite(), scaled, torch.zeros_like(scaled)).to(torch.float64)
     leading = torch.linalg.matrix_norm(scaled.mT @ scaled, ord=2)
-    return Pilot(
-        noise=noise,
-        spread=1 + float(leading.max()),
-        unexplained=float((first.residual_diagonal / noise).mean(-1).max()),
-        neighbor_gain=float(gain.nanmean(-1).nan_to_num(0.0).max()),
-    )
+    seen = [leading.max(), (first.residual_diagonal / noise).mean(-1).max(), gain.nanmean(-1).nan_to_num(0.0).max()]
+    # one reading by the host for all three
+    largest, unexplained, neighbor_gain = torch.stack([number.to(torch.float64) for number in seen]).tolist()
+    return Pilot(noise=noise, spread=1 + largest, unexplained=unexplained, neighbor_gain=neighbor_gain)
 
 
 def _positive(diagonal: Tensor) -> Tensor:

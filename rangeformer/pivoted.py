@@ -66,13 +66,14 @@ def pivoted_cholesky(
     residual = diagonal.clone()
     # A pivot below rounding level of its own diagonal adds noise, not information: its column is zeroed.
     floor = 10 * torch.finfo(diagonal.dtype).eps * diagonal
+    draws = _uniforms(num_columns if pivots is None and rule == "random" else 0, residual, generator)
     for j in range(num_columns):
         if pivots is not None:
             pivot = pivots[..., j : j + 1]
         elif rule == "greedy":
             pivot = residual.argmax(-1, keepdim=True)
         else:
-            pivot = _draw(residual, generator)
+            pivot = _draw(residual, draws[j])
         chosen[..., j : j + 1] = pivot
         column = operator.columns(pivot)
         noise_at = torch.take_along_dim(noise, pivot, -1).unsqueeze(-2)
@@ -89,14 +90,19 @@ def pivoted_cholesky(
     return PivotedFactor(factor, chosen, residual, diagonal)
 
 
-def _draw(weights: Tensor, generator: torch.Generator | None) -> Tensor:
+def _uniforms(count: int, like: Tensor, generator: torch.Generator | None) -> Float[Tensor, "count *batch 1"]:
+    """What all pivots are drawn with, moved to the device once and not pivot by pivot; float64."""
+    device = generator.device if generator is not None else torch.device("cpu")
+    shape = (count, *like.shape[:-1], 1)
+    return torch.rand(shape, dtype=torch.float64, generator=generator, device=device).to(like.device)
+
+
+def _draw(weights: Tensor, u: Float[Tensor, "*batch 1"]) -> Tensor:
     """One index per batch member, with probability proportional to `weights`; uniform if all are zero."""
     cumulative = weights.to(torch.float64).cumsum(-1)
     total = cumulative[..., -1:]
     cumulative = torch.where(
         total > 0, cumulative, torch.arange(1, weights.shape[-1] + 1, device=weights.device).double()
     )
-    device = generator.device if generator is not None else torch.device("cpu")
-    u = torch.rand(total.shape, dtype=torch.float64, generator=generator, device=device)
-    target = u.to(weights.device) * cumulative[..., -1:]
+    target = u * cumulative[..., -1:]
     return torch.searchsorted(cumulative, target, right=True).clamp_max(weights.shape[-1] - 1)

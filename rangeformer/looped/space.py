@@ -96,9 +96,9 @@ class GalerkinSpace:
             return
         block = self._outside(_unit(candidates[..., :count]))
         Q, dead = _orthonormal(block)
-        for fresh in self._replacements(count):
-            if not bool(dead.any()):
-                break
+        replacements = self._replacements(count)
+        # drawn, and read from A, only where something died
+        while bool(dead.any()) and (fresh := next(replacements, None)) is not None:
             block = torch.where(dead.unsqueeze(-2), self._outside(_unit(fresh)), block)
             Q, dead = _orthonormal(block)
         # Normalising what was small outside V amplifies what rounding left of V in it.
