@@ -129,19 +129,29 @@ def ours(sketch: str, num_power_iterations: int | str, max_rows: int | None = No
     return run
 
 
-def block_krylov(sketch: str, block_size: int | None = None, num_iterations: int | None = None) -> Method:
+def block_krylov(
+    sketch: str, block_size: int | None = None, num_iterations: int | None = None, max_rows: int | None = None
+) -> Method:
     """`sketching.block_krylov_svd`.
 
     Args:
         sketch: By name.
         block_size: As the call's.
         num_iterations: As the call's.
+        max_rows: As the call's.
     """
 
     def run(A: np.ndarray, rank: int, seed: int) -> Answer:
-        generator = torch.Generator().manual_seed(seed)
-        options = {"block_size": block_size, "num_iterations": num_iterations, "sketch": sketch}
-        return _answer(sketching.block_krylov_svd(A, rank, **options, generator=generator))
+        result = sketching.block_krylov_svd(
+            A,
+            rank,
+            block_size=block_size,
+            num_iterations=num_iterations,
+            sketch=sketch,
+            max_rows=max_rows,
+            generator=torch.Generator().manual_seed(seed),
+        )
+        return _answer(result)
 
     return run
 
