@@ -59,19 +59,23 @@ class Guess:
         return lifted.features * (lifted.log_share / 2).exp()
 
 
-def guesses_of(lift: Lift, num_columns: int, device: torch.device) -> list[Guess]:
+def guesses_of(lift: Lift, num_columns: int, device: torch.device, *, few_rows: bool) -> list[Guess]:
     """The guesses that a lift can make of a matrix, the one that rests on least first.
+
+    What a lift has been trained to is worth something where rows are fewer than the columns of the sketch. With more of them it has gained
+    nothing on real matrices, and held-out rows overrate it: they judge by two thirds of the rows what is then done with all.
 
     Args:
         lift: The network.
         num_columns: n of the matrix.
         device: Of the matrix.
+        few_rows: Whether fewer rows have been read than the sketch has columns.
     """
     lift = on_device(lift, device)
     guesses = [Guess(lift, False, LIFT_SHARES)]
     if lift.is_trained():
         untrained = on_device(untrained_lift(replace(lift.config, family_shape=(0, 0), num_members=0)), device)
-        guesses.insert(0, Guess(untrained, False, LIFT_SHARES))
+        guesses = [Guess(untrained, False, LIFT_SHARES), *(guesses if few_rows else [])]
     if lift.knows_family(num_columns):
         guesses.append(Guess(lift, True, FAMILY_SHARES))
         if len(lift.members):

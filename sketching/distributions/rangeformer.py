@@ -106,7 +106,8 @@ def propose(
         found = _from_many_long_rows(rows, num_columns, generator)
         if found is not None:
             return found
-    guesses, entries = guesses_of(lift, n, rows.device), _some_entries(rows, generator)
+    guesses = guesses_of(lift, n, rows.device, few_rows=len(rows) < num_columns)
+    entries = _some_entries(rows, generator)
     decision = judge(guesses, rows, entries, num_columns, generator)
     return _blend(guesses[decision.guess], rows.to(torch.float64), decision.share, num_columns, generator), decision
 

@@ -19,11 +19,12 @@ from rangeformer.randomness import SKETCH, generator_or_default
 from rangeformer.shapes import Float, Tensor
 from rangeformer.validation import check_count
 from sketching.arguments import check_rank, one_matrix, rows_allowed
-from sketching.distributions.guesses import LIFT_SHARES, untrained_lift
+from sketching.distributions.guesses import LIFT_SHARES
 from sketching.distributions.rangeformer import RangeFormerSketch
 from sketching.distributions.row_space import leading_eigenvectors
 from sketching.learning.objective import Target, excess_of, lift_loss
 from sketching.lift import Lift
+from sketching.shipped import trained_lift
 
 Report = Callable[[dict[str, Any]], None]
 _FAMILY_FACTOR = 2  # directions of a family over columns of a sketch: which of them matter is A's own affair
@@ -60,14 +61,14 @@ def finetune(
     """Adapt a sketch to a family of matrices, from a few of its members.
 
     Args:
-        model: The lift to start from, which is left as it is. Default: the untrained one.
+        model: The lift to start from, which is left as it is. Default: the shipped one.
         matrices: At least two members `(m, n)`, as `randomized_svd` takes them and small enough to be held densely; with the
             same number of columns, their common space is learned too.
         rank: That will be asked for.
         num_oversamples: That will be asked for.
         max_rows: Rows that a sketch will be allowed to read. Default: as in `randomized_svd`.
         num_steps: Most gradient steps on the lift; they end early once the error on the members put aside no longer falls. 0 for
-            the common space alone.
+            the common space alone. Of no use, and not taken, where as many rows may be read as the sketch has columns.
         learning_rate: Of the gradient steps.
         validation_share: Share of the members put aside to decide by, at least one.
         report: Called with {"step", "ratio"}, and "loss" where there is one: the excess error on the members put aside over that of `model`.
@@ -100,12 +101,12 @@ def finetune(
     order = torch.randperm(len(members), generator=generator, device=generator.device).tolist()
     num_aside = min(len(members) - 1, max(1, round(validation_share * len(members))))
     aside, others = ([members[k] for k in part] for part in (order[:num_aside], order[num_aside:]))
-    start = copy.deepcopy(untrained_lift() if model is None else model).requires_grad_(False).eval()
+    start = copy.deepcopy(trained_lift() if model is None else model).requires_grad_(False).eval()
     judge = _Judge(start, aside, rank + num_oversamples, report or (lambda message: None))
     if len({member.target.matrix.shape[1] for member in members}) == 1:
         for lift in _with_family(start, others, _FAMILY_FACTOR * (rank + num_oversamples), generator):
             judge.consider(lift, 0)
-    if num_steps:
+    if num_steps and any(member.num_rows < judge.num_columns for member in members):
         _descend(judge, others, num_steps, learning_rate, generator)
     return judge.best
 

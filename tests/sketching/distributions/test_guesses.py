@@ -33,16 +33,20 @@ def leading(A: torch.Tensor, count: int) -> torch.Tensor:
 
 
 def test_the_guess_that_rests_on_least_comes_first():
-    assert [guess.lift for guess in guesses_of(untrained_lift(), 9, CPU)] == [untrained_lift()]
+    assert [guess.lift for guess in guesses_of(untrained_lift(), 9, CPU, few_rows=True)] == [untrained_lift()]
     own = Lift.untrained(LiftConfig(num_waves=9))
-    assert [guess.lift for guess in guesses_of(own, 9, CPU)] == [own]
+    assert [guess.lift for guess in guesses_of(own, 9, CPU, few_rows=True)] == [own]
     trained = disturbed(0.1)
-    assert [guess.lift for guess in guesses_of(trained, 9, CPU)] == [untrained_lift(LiftConfig()), trained]
+    assert [guess.lift for guess in guesses_of(trained, 9, CPU, few_rows=True)] == [
+        untrained_lift(LiftConfig()),
+        trained,
+    ]
+    assert [guess.lift for guess in guesses_of(trained, 9, CPU, few_rows=False)] == [untrained_lift(LiftConfig())]
     known = with_family(normal(9, 2).float())
-    guesses = guesses_of(known, 9, CPU)
+    guesses = guesses_of(known, 9, CPU, few_rows=True)
     assert [guess.from_family for guess in guesses] == [False, True]
     assert [guess.shares for guess in guesses] == [LIFT_SHARES, FAMILY_SHARES]
-    assert not guesses_of(known, 8, CPU)[-1].from_family
+    assert not guesses_of(known, 8, CPU, few_rows=True)[-1].from_family
 
 
 def test_members_remembered_come_last():
@@ -50,7 +54,7 @@ def test_members_remembered_come_last():
     lift = Lift.untrained(LiftConfig(family_shape=(9, 2), num_members=1))
     lift.family.copy_(family)
     lift.members.copy_(torch.eye(2).unsqueeze(0))
-    guesses = guesses_of(lift, 9, CPU)
+    guesses = guesses_of(lift, 9, CPU, few_rows=True)
     assert [guess.by_likeness for guess in guesses] == [False, False, True]
     entries = torch.tensor([7, 1, 3, 5])
     unit = (family / family.norm(dim=0)).double()
@@ -62,7 +66,7 @@ def test_members_remembered_come_last():
 
 def test_a_family_is_given_at_some_entries_with_norm_one():
     family = normal(9, 2).float()
-    guess = guesses_of(with_family(family), 9, CPU)[-1]
+    guess = guesses_of(with_family(family), 9, CPU, few_rows=True)[-1]
     whole = guess.features(normal(3, 9), None, seeded())
     torch.testing.assert_close(whole, (family / family.norm()).double(), rtol=1e-6, atol=1e-7)
     entries = torch.tensor([7, 1, 3])
