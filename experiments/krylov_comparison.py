@@ -166,7 +166,7 @@ def compare(case: Case, config: Config, pure: LoopedModel | None) -> list[dict]:
 
 
 def _makers(config: Config, dtype: torch.dtype, device: torch.device) -> list[Callable[[], Case]]:
-    """Matrices to be made one at a time, since several large ones do not fit together; small ones first."""
+    """Matrices to be made one at a time, since several large ones do not fit together."""
 
     def make(kind: str, name: str, n: int) -> Callable[[], Case]:
         if kind == KERNEL:
@@ -176,11 +176,10 @@ def _makers(config: Config, dtype: torch.dtype, device: torch.device) -> list[Ca
     chosen = specifications(config.list_of_sizes, config.data_dir, config.spectrum_size)
     if config.smoke:  # one of each kind shows that it works
         chosen = [*{kind: (kind, name, n) for kind, name, n in chosen}.values()]
-    found = [(n, make(kind, name, n)) for kind, name, n in chosen]
+    found = [make(kind, name, n) for kind, name, n in chosen]
     if config.matrix_dir is not None:
-        cases = folder_cases(config.matrix_dir, dtype, device, config.seed)
-        found += [(case.num_rows, lambda case=case: case) for case in cases]
-    return [make_one for _, make_one in sorted(found, key=lambda pair: pair[0])]
+        found += [lambda case=case: case for case in folder_cases(config.matrix_dir, dtype, device, config.seed)]
+    return found
 
 
 if __name__ == "__main__":

@@ -144,14 +144,12 @@ def folder_cases(folder: Path, dtype: torch.dtype, device: torch.device, seed: i
 
 
 def specifications(sizes: Sequence[int], data_dir: Path | None, num_spectrum_rows: int) -> list[tuple[str, str, int]]:
-    """(kind, name, n) of what is made rather than read, largest last: the default table at every size, others at the smallest."""
-    smallest = min(sizes)
+    """(kind, name, n) of what is made rather than read: the default table at every size, others at the smallest, then spectra."""
     shipped = ("diamonds", datasets.SYNTHETIC)
     tables = [path.stem for path in sorted(HYPERPARAMETERS.glob("*.json")) if path.stem not in shipped]
-    found = [(SPECTRUM, name, num_spectrum_rows) for name in SPECTRA]
-    found += [(KERNEL, name, smallest) for name in tables if data_dir and (data_dir / f"{name}.npz").exists()]
+    found = [(KERNEL, name, min(sizes)) for name in tables if data_dir and (data_dir / f"{name}.npz").exists()]
     found += [(KERNEL, datasets.default_name(), n) for n in sizes]
-    return sorted(found, key=lambda item: item[2])
+    return [*sorted(found, key=lambda item: item[2]), *((SPECTRUM, name, num_spectrum_rows) for name in SPECTRA)]
 
 
 def _right_hand_sides(target: Tensor, seed: int, dtype: torch.dtype) -> Tensor:
