@@ -115,6 +115,7 @@ def test_saved_and_loaded(tmp_path):
     path = tmp_path / "family.safetensors"
     save(lift, path)
     loaded = rf.load(path)
+    assert isinstance(loaded, Lift)
     assert same(loaded, lift)
     A = family(1, seed=70)[0]
     first, second = (
