@@ -64,6 +64,11 @@ def seconds(value: float) -> str:
     return f"{value:.2f} s" if value < 10 else f"{value:.0f} s"
 
 
+def duration(value: float) -> str:
+    """Seconds as a person says them, milliseconds below a tenth of a second."""
+    return f"{1000 * value:.3g} ms" if value < 0.1 else seconds(value)
+
+
 def write_json(path: Path, result: dict, *, compact: bool = False) -> None:
     """Write a result; NaN is not JSON and would not be a result. `compact` puts innermost lists and objects on a line each."""
     path.parent.mkdir(parents=True, exist_ok=True)

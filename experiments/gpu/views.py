@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from experiments.measures import error_text
-from experiments.reporting import seconds
+from experiments.reporting import duration
 
 Rows = tuple[list[str], list[list[str]]]
 
@@ -101,9 +101,7 @@ def _members(result: dict) -> Rows:
 
 
 def _time(timing: dict) -> str:
-    """Milliseconds where seconds would show nothing."""
-    value = timing["median"]
-    return f"{1000 * value:.3g} ms" if value < 0.1 else seconds(value)
+    return duration(timing["median"])
 
 
 STEPS = ("step-small", "step-middle", "step-large")

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 
 from experiments.measures import error_text
-from experiments.reporting import seconds
+from experiments.reporting import duration
 
 VIEWS = ("losses", "solve-1", "solve-16", "eigenpairs", "logdet", "ratios")
 TARGET = 1e-6  # of solves and eigenpairs
@@ -71,7 +71,7 @@ def _reached(result: dict, problem: str, currency: str) -> Rows:
         if point is None:
             return "not reached"
         count = "-" if row["is_exact"] else f"{point[currency]:,}"
-        return f"{count} ({seconds(point['seconds'])})"
+        return f"{count} ({duration(point['seconds'])})"
 
     return ["", *cases], [[label, *(cell(case, label) for case in cases)] for label in labels]
 
@@ -87,7 +87,7 @@ def _logdets(result: dict) -> Rows:
         if point is None:
             return ""
         count = "" if lines[line] else f"{point['matvecs']:,}, "
-        return f"{error_text(point['error'])} ({count}{seconds(point['seconds'])})"
+        return f"{error_text(point['error'])} ({count}{duration(point['seconds'])})"
 
     named = [[label if lines[label, setting] else f"{label}: {setting.strip('[]()')}" for label, setting in lines]]
     return ["", *cases], [
@@ -155,7 +155,7 @@ def _ratios(result: dict, *, lost: bool = False) -> Rows:
 def _side(best: tuple[dict, str] | None) -> str:
     if best is None:
         return "-"
-    return seconds(best[0]["seconds"]) if best[1] == "Cholesky" else f"{best[1]}, {seconds(best[0]['seconds'])}"
+    return duration(best[0]["seconds"]) if best[1] == "Cholesky" else f"{best[1]}, {duration(best[0]['seconds'])}"
 
 
 def _number(value: float | None) -> str:
