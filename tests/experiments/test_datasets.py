@@ -94,3 +94,13 @@ def test_npz_reads_the_first_split(tmp_path):
 def test_unknown_dataset_says_what_to_do():
     with pytest.raises(ValueError, match="give its folder with `--data-dir`"):
         datasets.load("elevators")
+
+
+def test_the_synthetic_table_is_the_same_every_time_and_takes_the_place_of_a_missing_package(monkeypatch):
+    table = datasets.synthetic(50)
+    assert table.features.shape == (50, 9)
+    np.testing.assert_array_equal(table.features, datasets.synthetic(50).features)
+    assert datasets.default_name() == "diamonds"
+    monkeypatch.setattr(datasets.importlib.util, "find_spec", lambda name: None)
+    assert datasets.default_name() == datasets.SYNTHETIC
+    assert datasets.load(datasets.SYNTHETIC).name == datasets.SYNTHETIC
