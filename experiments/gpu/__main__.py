@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 
 from experiments import datasets, gp_regression, krylov_comparison
-from experiments.gpu import ceilings, machine, members, products, sketches, steps, throughput, views
+from experiments.gpu import ceilings, clock, machine, members, products, sketches, steps, throughput, views
 from experiments.gpu.part import Request
 from experiments.options import option, parse
 from experiments.reporting import say, seconds, show_table, write_json
@@ -146,7 +146,12 @@ def main(config: Config) -> dict[str, dict]:
 
 def _measured(name: str, request: Request) -> dict:
     """A part's result with what it depends on; `complete` is False where time or memory ended it."""
-    result: dict = {"kind": f"gpu-{name}", "environment": machine.describe(request.device), "seed": request.seed}
+    result: dict = {
+        "kind": f"gpu-{name}",
+        "environment": machine.describe(request.device),
+        "clock": clock.name(request.device),
+        "seed": request.seed,
+    }
     start = time.monotonic()
     try:
         measured = PARTS[name](request)

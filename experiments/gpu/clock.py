@@ -1,6 +1,7 @@
-"""Times of a device: CUDA events around the work on a GPU, the CPU's clock otherwise; warm-up, median and spread."""
+"""Times of a device: CUDA events around the work on a GPU, the steadiest clock of a CPU otherwise; warm-up, median and spread."""
 
 import statistics
+import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -38,9 +39,16 @@ def timed(work: Callable[[], Any], device: torch.device, *, num_runs: int = 5, n
     return Timing(median, min(times), (high - low) / median if median > 0 else 0.0, num_runs)
 
 
+def name(device: torch.device) -> str:
+    """How `timed` measures, for captions."""
+    if device.type == "cuda":
+        return "CUDA events"
+    return "wall time" if environment.steady_clock(device) is time.perf_counter else "CPU time of one thread"
+
+
 def _once(work: Callable[[], Any], device: torch.device) -> float:
     if device.type != "cuda":
-        with environment.stopwatch(device) as elapsed:
+        with environment.stopwatch(device, environment.steady_clock(device)) as elapsed:
             work()
         return elapsed[0]
     start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))

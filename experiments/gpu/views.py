@@ -23,7 +23,8 @@ def caption(result: dict, view: str = "") -> str:
     if name == "sketches":
         title += f", {result['n']:,} x {result['n']:,}, singular values 1 / j, rank {result['rank']}, float32"
     driver = f"; driver {result['environment']['driver']}" if "driver" in result["environment"] else ""
-    return f"{title}; median of repeated runs{driver}"
+    clock = "" if result["clock"] == "CUDA events" else f", {result['clock']}"
+    return f"{title}; median of repeated runs{clock}{driver}"
 
 
 def comparison(result: dict, view: str = "") -> Rows:
