@@ -12,7 +12,6 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-import numpy as np
 import torch
 
 import sketching
@@ -124,14 +123,19 @@ def _runs(case: Case, rank: int, share: float, method: Contender, seeds: Iterabl
                 "fraction": share,
                 "seed": seed,
                 "passes": answer.num_passes,
-                "entries": answer.entries / case.A.size,
-                "seconds": clock[0],
-                "excess": found / optimum - 1 if optimum > 0 else 0.0,
-                "error": found / norm,
-                "estimate": answer.estimate,
+                "entries": _short(answer.entries / case.A.size),
+                "seconds": _short(clock[0]),
+                "excess": _short(found / optimum - 1 if optimum > 0 else 0.0),
+                "error": _short(found / norm),
+                "estimate": None if answer.estimate is None else _short(answer.estimate),
             }
         )
     return rows
+
+
+def _short(value: float) -> float:
+    """Five digits: there are thousands of rows."""
+    return float(f"{value:.5g}")
 
 
 def _tolerances(case: Case, seeds: Iterable[int]) -> list[dict]:
@@ -151,7 +155,7 @@ def _tolerances(case: Case, seeds: Iterable[int]) -> list[dict]:
                     "said": bool(result.converged),
                     "met": bool(reached <= tolerance * (1 + 1e-9)),
                     "passes": result.num_passes,
-                    "error_over_tolerance": float(np.float64(reached) / tolerance),
+                    "error_over_tolerance": _short(reached / tolerance),
                 }
             )
     return found

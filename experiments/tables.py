@@ -29,7 +29,10 @@ from experiments import (
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = (
     ROOT / "README.md",
-    *(ROOT / "docs" / name for name in ("results.md", "ood-generalization.md", "learned-gain.md", "lawt.md")),
+    *(
+        ROOT / "docs" / name
+        for name in ("results.md", "ood-generalization.md", "learned-gain.md", "lawt.md", "sketching.md")
+    ),
 )
 RESULTS = ROOT / "experiments" / "results"
 # By the "kind" of a result: where its `caption(result, view)` and `comparison(result, view)` are.
