@@ -147,8 +147,8 @@ def specifications(sizes: Sequence[int], data_dir: Path | None, num_spectrum_row
     """(kind, name, n) of what is made rather than read: the default table at every size, others at the smallest, then spectra."""
     shipped = ("diamonds", datasets.SYNTHETIC)
     tables = [path.stem for path in sorted(HYPERPARAMETERS.glob("*.json")) if path.stem not in shipped]
-    found = [(KERNEL, name, min(sizes)) for name in tables if data_dir and (data_dir / f"{name}.npz").exists()]
-    found += [(KERNEL, datasets.default_name(), n) for n in sizes]
+    found = [(KERNEL, datasets.default_name(), n) for n in sizes]
+    found += [(KERNEL, name, min(sizes)) for name in tables if data_dir and (data_dir / f"{name}.npz").exists()]
     return [*sorted(found, key=lambda item: item[2]), *((SPECTRUM, name, num_spectrum_rows) for name in SPECTRA)]
 
 
