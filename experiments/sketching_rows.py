@@ -1,13 +1,16 @@
 """What every table of the low-rank benchmark does with its rows: choose, average over seeds, average over matrices, write."""
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 import numpy as np
 
-from experiments.sketching_contenders import FEW
+from experiments.sketching_contenders import FEW, named
 
 FLOOR = 1e-6
 """Excess below is the optimum to all purposes, and has no logarithm worth averaging."""
+WORSE = 1.05
+"""Times the better rival's excess that is a loss."""
 OURS, UNTRAINED, RIVAL, GAUSSIAN = "rangeformer", "rangeformer-untrained", "sampled-rows", "gaussian"
 
 
@@ -25,6 +28,47 @@ def by_case(rows: list[dict], method: str, key: str) -> dict[str, float]:
             values.setdefault(row["case"], []).append(row[key])
     mean = np.min if key == "seconds" else np.mean
     return {name: float(mean(found)) for name, found in values.items()}
+
+
+@dataclass(frozen=True)
+class Loss:
+    """A matrix and a setting in which ours came out more than five per cent farther off than the better rival.
+
+    Attributes:
+        case: The matrix.
+        setting: What was equal.
+        methods: Ours, sampled rows and Gaussian.
+        excesses: Theirs, means over seeds.
+    """
+
+    case: str
+    setting: str
+    methods: tuple[str, str, str]
+    excesses: tuple[float, float, float]
+
+    @property
+    def rival(self) -> str:
+        """The better of the two."""
+        return self.methods[1] if self.excesses[1] <= self.excesses[2] else self.methods[2]
+
+    @property
+    def ratio(self) -> float:
+        """Ours over the better rival's."""
+        return self.excesses[0] / max(min(self.excesses[1:]), FLOOR)
+
+
+def losses(measured: list[dict]) -> list[Loss]:
+    """All of them at equal passes, in rows of real matrices at full rank."""
+    found = []
+    for setting in (FEW, "0", "1", "2"):
+        gaussian = named(GAUSSIAN, "0" if setting == FEW else setting)
+        methods = (named(OURS, setting), named(RIVAL, setting), gaussian)
+        tables = [by_case(measured, method, "excess") for method in methods]
+        for case in tables[0]:
+            loss = Loss(case, setting, methods, (tables[0][case], tables[1][case], tables[2][case]))
+            if loss.ratio > WORSE:
+                found.append(loss)
+    return found
 
 
 def deviations(rows: list[dict], method: str, other: str) -> dict[str, float]:

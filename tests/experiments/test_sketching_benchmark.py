@@ -2,10 +2,13 @@
 
 import json
 
+import numpy as np
 import pytest
 
 from experiments import image_compression, sketching_benchmark, sketching_promises, sketching_rows, sketching_views
 from experiments.options import parse
+from experiments.sketching_contenders import contenders
+from experiments.sketching_matrices import Case
 
 
 @pytest.mark.parametrize(
@@ -43,7 +46,11 @@ def result() -> dict:
     asked = {"case": "good", "seed": 0, "passes": 2, "error_over_tolerance": 1.0}
     return {
         "kind": "sketching-benchmark",
-        "config": {"num_seeds": 1},
+        "config": {"num_seeds": 1, "num_more_seeds": 30},
+        "again": [
+            {"case": "bad", "setting": setting, "ratio": 1.01, "standard_error": 0.02}
+            for setting in ("24 rows", "0", "1", "2")
+        ],
         "trained": True,
         "cases": [{"name": name, "is_control": name == "haar", **shape} for name in cases],
         "rows": rows,
@@ -74,6 +81,28 @@ def test_losses_are_listed_worst_first():
         f"bad, {x}" for x in ("24 rows, 2 passes", "2 passes", "4 passes", "6 passes")
     }
     assert {cells[-2] for cells in rows} == {"2.00"}
+    assert {cells[-1] for cells in rows} == {"1.01 +- 0.02"}
+
+
+def test_losses_are_measured_again_with_other_seeds(monkeypatch):
+    asked = []
+
+    def runs(case, rank, share, method, seeds):
+        asked.append((case.name, method.name, tuple(seeds)))
+        return [{"excess": (0.3 if method.family == "rangeformer" else 0.2) + 0.01 * (seed % 2)} for seed in seeds]
+
+    monkeypatch.setattr(sketching_benchmark, "_runs", runs)
+    config = sketching_benchmark.Config(num_seeds=3, num_more_seeds=4)
+    bad = Case("bad", np.eye(6), np.ones(6))
+    found = sketching_benchmark.measure_again([bad], contenders(), result(), config)
+    assert asked[0] == ("bad", "rangeformer, 24 rows", (3, 4, 5, 6))
+    assert asked[1] == ("bad", "sampled-rows, 24 rows", (3, 4, 5, 6))
+    assert [row["setting"] for row in found] == ["24 rows", "0", "1", "2"]
+    assert found[0]["ratio"] == pytest.approx(0.305 / 0.205, rel=1e-4)
+    deviation = (0.01 / 3**0.5) / 4**0.5
+    assert found[0]["standard_error"] == pytest.approx(
+        0.305 / 0.205 * np.hypot(deviation / 0.305, deviation / 0.205), rel=0.2
+    )
 
 
 def test_deviations_are_differences_of_means_over_their_standard_error():
