@@ -25,18 +25,30 @@ from experiments import (
     sketching_products,
     sketching_speed,
 )
+from experiments.gpu import views as gpu_views
+from experiments.krylov import views as krylov_views
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = (
     ROOT / "README.md",
     *(
-        ROOT / "docs" / name
-        for name in ("results.md", "ood-generalization.md", "learned-gain.md", "lawt.md", "sketching.md")
+        ROOT / "docs" / f"{name}.md"
+        for name in (
+            "results",
+            "ood-generalization",
+            "learned-gain",
+            "lawt",
+            "sketching",
+            "krylov-comparison",
+            "gpu",
+        )
     ),
 )
 RESULTS = ROOT / "experiments" / "results"
 # By the "kind" of a result: where its `caption(result, view)` and `comparison(result, view)` are.
 KINDS = {
+    "krylov-comparison": krylov_views,
+    **{f"gpu-{part}": gpu_views for part in gpu_views.TABLES},
     "ood-families": ood_suite,
     "ood-loops": ood_loops,
     "ood-matrices": ood_matrices,
