@@ -111,9 +111,16 @@ def _gpytorch_cg(rhs: Columns, rank: int) -> Callable[[Run, float], Tensor]:
             run.operator.reads.entries += rank * case.num_rows
             share = 1.0 if columns.shape[-1] == 1 else 0.1
             return linear_cg(
-                run.operator.matmul, columns, tolerance=share * rtol, max_iter=MAX_PASSES, max_tridiag_iter=0,
+                run.operator.matmul,
+                columns,
+                tolerance=share * rtol,
+                # its default of 1e-10 bounds squares of residuals from below: it stalls just above 1e-6
+                eps=1e-30,
+                stop_updating_after=1e-15,
+                max_iter=MAX_PASSES,
+                max_tridiag_iter=0,
                 preconditioner=precondition,
-            )  # fmt: skip
+            )
 
     return answer
 
