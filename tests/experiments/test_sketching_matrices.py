@@ -16,7 +16,10 @@ def nothing_shipped(monkeypatch):
 
 @pytest.mark.parametrize("name", ["brain scan", "meat spectra", "tissue genes", "digits", "ocean floor"])
 def test_shipped_matrices_are_finite_and_not_low_rank(name):
-    A = SHIPPED[name]()
+    try:
+        A = SHIPPED[name]()
+    except ImportError as missing:  # of an extra of its own
+        pytest.skip(str(missing))
     assert A.ndim == 2
     assert A.dtype == np.float64
     assert np.isfinite(A).all()
