@@ -31,7 +31,7 @@ from experiments.krylov.matrices import (
     truth,
 )
 from experiments.models import PURE, members
-from experiments.options import option, parse
+from experiments.options import option, parse, whole_numbers
 from experiments.reporting import progress, say, show_table, write_json
 from rangeformer.looped.member import LoopedModel
 
@@ -69,10 +69,7 @@ class Config:
     @property
     def list_of_sizes(self) -> list[int]:
         """The sizes as numbers."""
-        try:
-            return [int(size) for size in self.sizes.split(",")]
-        except ValueError as error:
-            raise ValueError(f"`--sizes` must be numbers with commas between them. Got {self.sizes!r}.") from error
+        return whole_numbers("sizes", self.sizes)
 
 
 def main(config: Config) -> dict:

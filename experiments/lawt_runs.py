@@ -94,7 +94,9 @@ def get(run: Run, folder: Path, *, threads: int | None, device: str) -> Trained:
         ):
             raise KeyboardInterrupt
     card = read_card(path)
-    before, wanted = (_without_free(fields) for fields in (Plan.from_fields(card["training"]).as_fields(), plan.as_fields()))
+    before, wanted = (
+        _without_free(fields) for fields in (Plan.from_fields(card["training"]).as_fields(), plan.as_fields())
+    )
     if before != wanted:
         raise ValueError(f"`--weights` holds {path.name} of another configuration; delete it or name another folder.")
     return Trained(run, plan, load(path), card)

@@ -21,7 +21,7 @@ from experiments.contenders import contenders
 from experiments.lawt_contender import Lawt, lawt_columns, tiny_column
 from experiments.models import GALERKIN, GALERKIN_UNTRAINED, PURE, WEIGHTS, members, paper_models
 from experiments.ood_families import Source
-from experiments.options import option, parse
+from experiments.options import option, parse, whole_numbers
 from experiments.reporting import say, show_table, write_json
 
 PARTS = {"families": ood_suite, "loops": ood_loops, "matrices": ood_matrices, "ladder": ood_ladder, "lawt": ood_suite}
@@ -50,10 +50,7 @@ class Config:
     @property
     def list_of_sizes(self) -> list[int]:
         """The sizes as numbers."""
-        try:
-            return [int(size) for size in self.sizes.split(",")]
-        except ValueError as error:
-            raise ValueError(f"`--sizes` must be numbers with commas between them. Got {self.sizes!r}.") from error
+        return whole_numbers("sizes", self.sizes)
 
 
 def main(config: Config) -> dict:

@@ -13,6 +13,18 @@ def option(default: Any, help: str, choices: Sequence[str] | None = None) -> Any
     return field(default=default, metadata={"help": help, "choices": choices})
 
 
+def whole_numbers(name: str, text: str) -> list[int]:
+    """What an option of several numbers with commas between them holds.
+
+    Raises:
+        ValueError: If it is anything else.
+    """
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError as error:
+        raise ValueError(f"`--{name}` must be numbers with commas between them. Got {text!r}.") from error
+
+
 def parse(config_class: type[Config], argv: Sequence[str] | None = None) -> Config:
     """Read a `config_class` from the command line: `bool` fields are flags, `X | None` fields are of type `X`."""
     parser = argparse.ArgumentParser(

@@ -48,7 +48,7 @@ class Plan:
         if unknown := sorted(set(fields) - {"task", "settings", "run"}):
             raise ValueError(f"Unknown fields {unknown} in the configuration. Known: ['run', 'settings', 'task'].")
         name = fields.get("task")
-        if name not in tasks:
+        if not isinstance(name, str) or name not in tasks:
             raise ValueError(f"`task` must be one of {sorted(tasks)}. Got {name!r}.")
         task = from_fields(tasks[name], fields.get("settings", {}), f"the settings of task {name!r}")
         return cls(name, task, from_fields(RunConfig, fields.get("run", {}), "the run's fields"))
