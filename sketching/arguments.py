@@ -105,7 +105,7 @@ def rows_allowed(operator: MatrixOperator, rank: int, max_rows: int | None) -> i
         return allowed
     if max_rows > max(1, operator.num_rows // 2):
         raise ValueError(
-            f"`max_rows` must be at most half of A's {operator.num_rows} rows. Got {max_rows}; "
+            f"`max_rows` must be at most half of what may be read, {operator.num_rows} rows or columns. Got {max_rows}; "
             "to read all of A take a power iteration."
         )
     return max_rows

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from rangeformer.operators import MatrixOperator
+from rangeformer.operators import MatrixOperator, TransposedOperator
 from rangeformer.randomness import SKETCH, generator_or_default
 from rangeformer.shapes import Float, Tensor
 from rangeformer.validation import check_count, check_tolerance
@@ -22,8 +22,10 @@ from sketching.arguments import as_sketch, check_rank, draw_sketch, one_matrix, 
 from sketching.distributions import Sketch
 from sketching.error_estimate import Missed, check_finite, draw_test_vectors, missed_energy
 from sketching.low_rank import LowRank
+from sketching.out_of_core import OutOfCoreOperator
 
 AUTO = "auto"
+SIDES = ("rows", "columns")
 _MOST_PASSES = 10  # of "auto": four power iterations
 _WORTH_A_PASS = 0.05  # share of the squared error that a pass must be expected to remove
 _HINT_FACTOR = 4  # what a pass gains over what half of the oversamples gained, a typical value on real matrices
@@ -61,6 +63,7 @@ def randomized_svd(
     sketch: str | Sketch = "rangeformer",
     max_rows: int | None = None,
     tolerance: float | None = None,
+    side: str = "rows",
     generator: torch.Generator | None = None,
 ) -> LowRank:
     """The leading singular triplets of A.
@@ -77,6 +80,8 @@ def randomized_svd(
             the rows, never more than half, and of rows longer than 512 no more than pay for their time.
         tolerance: Relative Frobenius error to reach: "auto" goes on until it is met, or nothing is gained any more; the
             result says which.
+        side: What a sketch reads beforehand, "rows" or "columns"; with columns, of which `max_rows` then counts, A.mT takes A's place
+            throughout. Wide matrices (four columns a row and more) are better known by their columns.
         generator: Source of all randomness; a fixed one if None.
 
     Returns:
@@ -96,7 +101,7 @@ def randomized_svd(
         >>> bool(torch.allclose((U * S) @ Vh, A, atol=1e-4)), low_rank.num_passes
         (True, 2)
     """
-    operator = one_matrix(A)
+    operator = _seen_from(one_matrix(A), side)
     check_rank(operator, rank)
     check_count("num_oversamples", num_oversamples, least=0)
     _check_power_iterations(num_power_iterations)
@@ -110,6 +115,8 @@ def randomized_svd(
         omega = draw_sketch(operator, law, size, limit, generator, may_multiply=True)
         state, why = _passes(operator, omega, rank, num_power_iterations, tolerance, generator)
         U, S, Vh = _factors(state, rank)
+    if side == "columns":
+        U, Vh = Vh.mT, U.mT
     error, total = state.error(rank), state.missed.mean + float(state.values.square().sum())
     relative = (error.mean / total) ** 0.5 if total > 0 else 0.0
     upper = (error.upper / total) ** 0.5 if total > 0 else 0.0
@@ -203,6 +210,20 @@ def _factors(state: _State, rank: int) -> tuple[Tensor, Tensor, Tensor]:
     U, S, Vh = torch.linalg.svd(R_left.to(torch.float64) @ R_right.mT.to(torch.float64))
     dtype = state.left.dtype
     return Q_left @ U[:, :rank].to(dtype), S[:rank].to(dtype), Vh[:rank].to(dtype) @ Q_right.mT
+
+
+def _seen_from(operator: MatrixOperator, side: str) -> MatrixOperator:
+    """A, or its transpose where columns are to be read."""
+    if side not in SIDES:
+        raise ValueError(f"`side` must be one of {list(SIDES)}. Got {side!r}.")
+    if side == "rows":
+        return operator
+    if isinstance(operator, OutOfCoreOperator):
+        raise ValueError(
+            '`side` must be "rows" for a memory map or a dask array, which are stored by rows. Got "columns"; transpose A '
+            "and exchange U and V."
+        )
+    return TransposedOperator(operator)
 
 
 def _check_power_iterations(value: int | str) -> None:
