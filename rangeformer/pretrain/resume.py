@@ -83,7 +83,7 @@ def read_state(out: Path, plan: Plan) -> Saved:
         raise _damaged(path, f"it is not the state of a run ({error})") from error
     if found != FORMAT:
         raise _damaged(path, f"its format is {found!r}, this version reads {FORMAT!r}")
-    _check_same_plan(path, state["plan"], plan.as_fields())
+    _check_same_plan(path, _completed(state["plan"], plan), plan.as_fields())
     tensors_path = path.with_name(name)
     raw = tensors_path.read_bytes() if tensors_path.is_file() else b""
     if hashlib.sha256(raw).hexdigest() != digest:
@@ -111,6 +111,13 @@ def _remove_tensors(out: Path, but: Path | None = None) -> None:
     for path in out.parent.glob(f"{out.stem}.resume*"):
         if path not in (but, state_path(out)):
             path.unlink(missing_ok=True)
+
+
+def _completed(saved: dict[str, Any], plan: Plan) -> dict[str, Any]:
+    """A saved plan with the defaults of what a later version has added, if it is of the same task."""
+    if saved.get("task") != plan.name:
+        return saved
+    return Plan.from_fields(saved, tasks={plan.name: type(plan.task)}).as_fields()
 
 
 def _check_same_plan(path: Path, saved: dict[str, Any], wanted: dict[str, Any]) -> None:

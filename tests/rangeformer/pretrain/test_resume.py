@@ -15,6 +15,7 @@ from toy import ToyTask, toy_fields, toy_plan
 
 from rangeformer.pretrain import Plan, pretrain, resume
 from rangeformer.pretrain.__main__ import INTERRUPTED, main
+from rangeformer.pretrain.config import RunConfig
 from rangeformer.pretrain.resume import check_no_state, read_state, remove_state, state_path
 
 TOY = Path(__file__).with_name("toy.py")
@@ -207,6 +208,18 @@ def test_resuming_with_another_configuration(tmp_path):
         read_state(out, toy_plan({"model": {"width": 4}}, seed=1))
     # how fast it goes, and how often it is saved, are not part of the result
     assert read_state(out, toy_plan(num_threads=2, checkpoint_every=1)).record.step == 3
+
+
+def test_a_field_that_a_later_version_added_has_its_default(tmp_path):
+    default = RunConfig().weight_average
+    out, plan = tmp_path / "w.safetensors", toy_plan(weight_average=default)
+    cut_at(plan, out, 2)
+    state = json.loads(state_path(out).read_text())
+    del state["plan"]["run"]["weight_average"]
+    state_path(out).write_text(json.dumps(state))
+    assert read_state(out, plan).record.step > 0
+    with pytest.raises(ValueError, match=f"run.weight_average: {default} there, {default / 2} here"):
+        read_state(out, toy_plan(weight_average=default / 2))
 
 
 def test_no_state_to_resume_from(tmp_path):
