@@ -17,7 +17,7 @@ import torch
 
 import sketching
 from experiments import environment
-from experiments.options import option, parse
+from experiments.options import option, parse, whole_numbers
 from experiments.pictures import GRID, STYLE, plt
 from experiments.reporting import progress, say, show_table, write_json
 from experiments.sketching_contenders import error
@@ -56,7 +56,7 @@ class Config:
     @property
     def counts(self) -> list[int]:
         """The numbers of members."""
-        return sorted(int(part) for part in self.num_members.split(","))
+        return sorted(whole_numbers("num-members", self.num_members))
 
 
 def main(config: Config) -> dict:

@@ -15,7 +15,7 @@ import scipy.sparse.linalg
 import torch
 
 from experiments import environment
-from experiments.options import option, parse
+from experiments.options import option, parse, whole_numbers
 from experiments.reporting import progress, say, show_table, write_json
 from experiments.shipped_matrices import mnist_kernel
 from experiments.sketching_contenders import FEW, Contender, block_krylov, contenders, error, named, ours
@@ -57,7 +57,7 @@ class Config:
     @property
     def lengths(self) -> list[int]:
         """The sizes as numbers."""
-        return [int(part) for part in self.sizes.split(",")]
+        return whole_numbers("sizes", self.sizes)
 
 
 def main(config: Config) -> dict:

@@ -30,8 +30,8 @@ class _LeadingSpace(torch.autograd.Function):
         count = left.shape[-1]
         outside = gradient - left @ (left.mT @ gradient)
         # turn to the eigenvectors, in which the perturbation is diagonal
-        kept = table @ (vectors * values.rsqrt())[:, :count]
-        rest = table @ (vectors * values.rsqrt())[:, count:]
+        scaled = vectors * values.rsqrt()
+        kept, rest = table @ scaled[:, :count], table @ scaled[:, count:]
         turned = outside @ (left.mT @ kept)
         inside = rest.mT @ turned  # components along the eigenvectors cut off
         gap = (values[:count] - values[count:].unsqueeze(-1)).clamp_min(_LEAST_GAP * values[count - 1])
