@@ -32,13 +32,13 @@ class DenseOperator(MatrixOperator):
         return self._noise
 
     def _matmul(self, vectors: Tensor) -> Tensor:
-        product = self.matrix @ vectors
+        product = _product(self.matrix, vectors)
         if self._noise is None:
             return product
         return torch.addcmul(product, self._noise.unsqueeze(-1), vectors)
 
     def _rmatmul(self, vectors: Tensor) -> Tensor:
-        product = self.matrix.mT @ vectors
+        product = _product(self.matrix.mT, vectors)
         if self._noise is None:
             return product
         return torch.addcmul(product, self._noise.unsqueeze(-1), vectors)
@@ -50,7 +50,7 @@ class DenseOperator(MatrixOperator):
         self.reads.matvecs += vectors.shape[-1]
         vectors = vectors.to(torch.float64)
         rows_per_chunk = max(1, _CHUNK_ENTRIES // max(1, self.matrix[..., 0, :].numel()))
-        product = torch.cat([rows.to(torch.float64) @ vectors for rows in self.matrix.split(rows_per_chunk, -2)], -2)
+        product = torch.cat([_product(rows.to(torch.float64), vectors) for rows in self.matrix.split(rows_per_chunk, -2)], -2)
         if self._noise is not None:
             product += self._noise.to(torch.float64).unsqueeze(-1) * vectors
         return product
@@ -80,6 +80,17 @@ class DenseOperator(MatrixOperator):
             return entries
         noise = torch.take_along_dim(self._noise, rows, dim=-1)
         return entries + torch.where(rows == columns, noise, torch.zeros_like(noise))
+
+
+def _product(matrix: Tensor, vectors: Tensor) -> Tensor:
+    """Matrix @ vectors, on a CPU as the transpose of V^T A^T.
+
+    With two to sixty columns that takes a third to nine tenths of the time, and for A^T down to a tenth: MKL is slow at products
+    of a tall factor of few columns. The copy of V costs next to nothing and keeps odd numbers of columns from losing again.
+    """
+    if matrix.device.type != "cpu":
+        return matrix @ vectors
+    return (vectors.mT.contiguous() @ matrix.mT).mT
 
 
 def _taken(matrix: Tensor, index: Tensor, dim: int) -> Tensor:

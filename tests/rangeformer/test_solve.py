@@ -46,7 +46,9 @@ def check_certificate(A: torch.Tensor, rhs: torch.Tensor, solution: rf.Solution)
     true = relative_residuals(A, x, b)
     eps = torch.finfo(A.dtype).eps
     stated = solution.residual_norms.double().reshape(true.shape)
-    torch.testing.assert_close(stated, true, rtol=1e-2, atol=1e3 * eps)
+    # two ways of rounding the same product differ by this much where x is large
+    rounding = (torch.linalg.matrix_norm(A, 2) * torch.linalg.vector_norm(x) / torch.linalg.vector_norm(b)).max().item()
+    torch.testing.assert_close(stated, true, rtol=1e-2, atol=eps * max(1e3, rounding))
 
 
 # ---- right answers ---------------------------------------------------------------------------------------------------
