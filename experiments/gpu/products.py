@@ -2,6 +2,7 @@
 
 import torch
 
+import rangeformer as rf
 from experiments.gpu.ceilings import ceilings
 from experiments.gpu.chunked import ChunkedKernel
 from experiments.gpu.clock import timed
@@ -21,7 +22,7 @@ def measure(request: Request) -> dict:
         generator = torch.Generator().manual_seed(request.seed)
         kernel = ChunkedKernel(torch.randn(n, 9, generator=generator).to(device) / 3, torch.ones((), device=device))
         fits = 4 * n * n < 0.8 * free_bytes(device)
-        K = kernel.computed() if fits else None
+        K = rf.as_operator(kernel.computed()) if fits else None
         for num_columns in COLUMNS:
             if request.seconds_left < 0:
                 complete = False
@@ -30,7 +31,7 @@ def measure(request: Request) -> dict:
             recomputed = timed(lambda V=V, kernel=kernel: kernel._matmul(V), device, num_runs=3)
             row = {"n": n, "num_columns": num_columns, "recomputed": recomputed.as_dict(), "stored": None}
             if K is not None:
-                stored = timed(lambda K=K, V=V: K @ V, device)
+                stored = timed(lambda K=K, V=V: K.matmul(V), device)
                 moved, operations = 4 * (n * n + 2 * n * num_columns), 2 * n * n * num_columns
                 row |= {
                     "stored": stored.as_dict(),

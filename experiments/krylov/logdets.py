@@ -1,4 +1,4 @@
-"""Everybody who estimates log det A from products: stochastic Lanczos quadrature, Hutch++ on log A, ours; and Cholesky."""
+"""Everybody who estimates log det A from products: stochastic Lanczos quadrature, Hutch++ and XTrace on log A, ours; Cholesky."""
 
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -10,7 +10,7 @@ from torch import Tensor
 
 import rangeformer as rf
 import sketching
-from experiments.krylov.contest import CLASSICAL, OURS, Method, Run
+from experiments.krylov.contest import CLASSICAL, MAX_PASSES, OURS, Method, Run
 from experiments.krylov.matrices import Case
 from experiments.krylov.solves import CHOLESKY, LOOPS, RANGEFORMER
 from experiments.methods import Record, counted_linear_cg
@@ -20,7 +20,7 @@ PROBES = (5, 15, 60)
 # (probes, Lanczos steps, rank of the pivoted Cholesky preconditioner)
 GPYTORCH_DEFAULT = (10, 20, 15)
 QUADRATURES = ((10, 20, 100), (30, 20, 100), (30, 50, 100))
-HUTCHPP = ((12, 30), (30, 30))  # (products with log A, Lanczos steps of each)
+PRODUCTS = ((12, 30), (30, 30))  # (products with log A, Lanczos steps of each)
 
 
 def methods() -> list[Method]:
@@ -28,7 +28,8 @@ def methods() -> list[Method]:
     return [
         Method("SLQ, GPyTorch's setting", CLASSICAL, (GPYTORCH_DEFAULT,), _quadrature, suits=_is_dense),
         Method("SLQ, rank 100", CLASSICAL, QUADRATURES, _quadrature, suits=_is_dense),
-        Method("Hutch++ on log A", CLASSICAL, HUTCHPP, _hutchpp),
+        Method("Hutch++ on log A", CLASSICAL, PRODUCTS, _hutchpp),
+        Method("XTrace on log A", CLASSICAL, PRODUCTS, _xtrace),
         Method("control variate, rpcholesky", CLASSICAL, PROBES, _driver("rpcholesky")),
         Method("control variate, nystrom", CLASSICAL, PROBES, _driver("nystrom")),
         Method(RANGEFORMER, OURS, PROBES, _driver("rangeformer")),
@@ -55,6 +56,7 @@ def _quadrature(run: Run, setting: tuple[int, int, int]) -> float:
         for context in (
             settings.max_cholesky_size(0),
             settings.cg_tolerance(1.0),
+            settings.max_cg_iterations(MAX_PASSES),
             settings.num_trace_samples(num_probes),
             settings.max_lanczos_quadrature_iterations(num_steps),
             settings.max_preconditioner_size(rank),
@@ -75,9 +77,20 @@ def _quadrature(run: Run, setting: tuple[int, int, int]) -> float:
 
 
 def _hutchpp(run: Run, setting: tuple[int, int]) -> float:
-    """Tr log A by Hutch++ (Meyer et al. 2021); its products with log A by block Lanczos."""
+    """Tr log A by Hutch++ (Meyer et al. 2021)."""
     num_products, num_steps = setting
-    operator = run.operator
+    log_A = _logarithm(run.operator, num_steps)
+    return sketching.estimate_trace(log_A, num_products, sketch="gaussian", generator=run.generator).value
+
+
+def _xtrace(run: Run, setting: tuple[int, int]) -> float:
+    """Tr log A by XTrace (Epperly, Tropp & Webber 2024)."""
+    num_products, num_steps = setting
+    return sketching.xtrace(_logarithm(run.operator, num_steps), num_products, generator=run.generator).value
+
+
+def _logarithm(operator: rf.MatrixOperator, num_steps: int) -> rf.MatrixOperator:
+    """Log A, its products by block Lanczos from the vectors it is applied to."""
 
     def log_product(vectors: Tensor) -> Tensor:
         capacity = num_steps * vectors.shape[-1]
@@ -86,8 +99,7 @@ def _hutchpp(run: Run, setting: tuple[int, int]) -> float:
             pass
         return krylov.combine(krylov.function_of_start(torch.log)[0])
 
-    log_A = rf.as_operator((log_product, tuple(operator.shape)), dtype=operator.dtype, device=operator.device)
-    return sketching.estimate_trace(log_A, num_products, sketch="gaussian", generator=run.generator).value
+    return rf.as_operator((log_product, tuple(operator.shape)), dtype=operator.dtype, device=operator.device)
 
 
 def _driver(preconditioner: str) -> Callable[[Run, int], float]:

@@ -25,7 +25,6 @@ from rangeformer.baselines.lawt import (
 from rangeformer.baselines.lawt.symbols import PADDING
 from rangeformer.baselines.lawt.tasks import TASKS
 from rangeformer.baselines.lawt.vocabulary import Vocabulary, pad
-from rangeformer.pretrain.curriculum import draw_between
 from rangeformer.pretrain.task import Task
 from rangeformer.shapes import Int, Tensor
 
@@ -68,10 +67,10 @@ class LawtTask(Task):
     """Fresh examples in each step and shard."""
     validation_size: int = 500
     """Examples that are decoded and scored in each validation."""
-    smaller_until: float = 0.0
-    """Progress until which matrices of fewer rows are drawn too, from one row up to a number that grows to that asked for,
-    and more of them, so that their entries are as many: arithmetic is learned where there is little to choose the
-    operands from. The paper has none of this."""
+    faint_until: float = 0.0
+    """Progress until which some of the numbers read are too small to matter, at first up to all of them, then ever fewer
+    (`Source.faint`): where one operand is faint the answer is the other, and where to look for operands is learned by
+    copying. The paper has none of this."""
     passes_price: float = 0.001
     """What a pass of a halting encoder costs in the loss."""
 
@@ -85,10 +84,10 @@ class LawtTask(Task):
             raise ValueError("`batch_size` and `validation_size` must be positive.")
         if self.passes_price < 0:
             raise ValueError(f"`passes_price` must not be negative. Got {self.passes_price}.")
-        if not 0 <= self.smaller_until <= 1:
-            raise ValueError(f"`smaller_until` must be in [0, 1]. Got {self.smaller_until}.")
-        if self.smaller_until > 0 and self.source.columns is not None:
-            raise ValueError(f"`smaller_until` must be 0 where `columns` are given. Got {self.smaller_until}.")
+        if not 0 <= self.faint_until <= 1:
+            raise ValueError(f"`faint_until` must be in [0, 1]. Got {self.faint_until}.")
+        if self.faint_until > 0:
+            replace(self.source, faint=1.0)  # refuses tasks that are not multilinear
         vocabulary = self.model.vocabulary
         lengths = [
             vocabulary.length(shape(m, n), encoding, joint=self.source.joint)
@@ -110,13 +109,11 @@ class LawtTask(Task):
         return kind(self.model, generator=generator)
 
     def draw(self, generator: torch.Generator, progress: float) -> LawtBatch:
-        """Fresh examples; of smaller matrices at first, where that is asked for, and then of one size a step."""
-        if progress >= self.smaller_until:
-            return self.sequences(self._problems(self.source, self.batch_size, generator))
-        largest = self.source.rows[1]
-        rows = draw_between((1, 1 + int(progress / self.smaller_until * largest)), generator)
-        source = replace(self.source, rows=(rows, rows))
-        return self.sequences(self._problems(source, self.batch_size * largest**2 // rows**2, generator))
+        """Fresh examples; with faint numbers among them at first, where that is asked for."""
+        source = self.source
+        if progress < self.faint_until:
+            source = replace(source, faint=1 - progress / self.faint_until)
+        return self.sequences(self._problems(source, self.batch_size, generator))
 
     def loss(self, model: nn.Module, batch: LawtBatch) -> tuple[Tensor, dict[str, float]]:
         """Mean cross-entropy of all target tokens, and the price of the encoder's passes where it may halt."""

@@ -87,16 +87,22 @@ def test_a_batch_comes_from_its_generator_alone():
     assert not torch.equal(first.source, task.draw(seeded(4), 0.0).source)
 
 
-def test_smaller_matrices_come_first_and_are_left_behind():
-    task = lawt({"num_positions": 128}, {"tasks": ["addition"], "rows": [3, 3]}, {"smaller_until": 0.5})
-    first = task.model.vocabulary.write(torch.ones(1, 1, 2), task.model.vocabulary.input)[0, 1]
-    seen: dict[float, set[int]] = {
-        progress: {int(task.draw(seeded(seed), progress).source[0, 1] - first) + 1 for seed in range(60)}
-        for progress in (0.0, 0.2, 0.49, 0.5, 1.0)
-    }
-    assert seen == {0.0: {1}, 0.2: {1, 2}, 0.49: {1, 2, 3}, 0.5: {3}, 1.0: {3}}
-    assert [len(task.draw(seeded(), progress).source) for progress in (0.0, 0.5)] == [4 * 9, 4]
-    assert {problems.shape for problems in task.validation_set()} == {(3, 3)}
+def test_faint_numbers_grow_fewer_and_are_left_behind():
+    task = lawt(
+        {"num_positions": 128}, {"tasks": ["addition"], "rows": [3, 3]}, {"faint_until": 0.5, "batch_size": 300}
+    )
+    encoding = task.model.vocabulary.input
+    hundredth = task.model.vocabulary.write(torch.full((1, 1, 1), 1e-2, dtype=torch.float64), encoding)
+    shares, lengths = [], set()
+    for progress in (0.0, 0.25, 0.5, 1.0):
+        source = task.draw(seeded(), progress).source
+        lengths.add(source.shape[1])
+        exponents = source[:, 3:-1].view(300, -1, encoding.width)[..., -1]
+        shares.append(float((exponents < hundredth[0, -2]).double().mean()))
+    assert shares == pytest.approx([0.5, 0.25, 0, 0], abs=0.03)
+    assert len(lengths) == 1  # positions mean what they will mean
+    [validated] = task.validation_set()
+    assert float((validated.input.abs() < 2e-4).double().mean()) == 0
 
 
 def test_loss_is_the_mean_over_all_target_tokens():
@@ -163,8 +169,8 @@ def test_shipped_configurations(name):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (({}, {}, {"smaller_until": 1.5}), r"`smaller_until` must be in \[0, 1\]. Got 1.5"),
-        (({}, {"columns": [1, 2]}, {"smaller_until": 0.5}), "`smaller_until` must be 0 where `columns` are given"),
+        (({}, {}, {"faint_until": 1.5}), r"`faint_until` must be in \[0, 1\]. Got 1.5"),
+        (({}, {"tasks": ["inversion"]}, {"faint_until": 0.5}), "`faint` must be 0 but for tasks among"),
         (({"num_positions": 20},), "`num_positions` must be at least 24, the longest sequence. Got 20"),
         (({}, {}, {"batch_size": 0}), "must be positive"),
         (({}, {}, {"passes_price": -1.0}), "must not be negative"),

@@ -5,6 +5,7 @@ import torch
 from helpers import normal, seeded
 
 from rangeformer.baselines.lawt import TASKS, Source, answer, draw_problems
+from rangeformer.baselines.lawt.tasks import MULTILINEAR
 
 M, N = 3, 4
 
@@ -100,6 +101,18 @@ def test_noise():
     error = group.output - answer("eigenvalues", group.clean)
     relative = error.square().mean((1, 2)).sqrt() / group.output.square().mean((1, 2)).sqrt()
     assert relative.mean().item() == pytest.approx(0.1, rel=0.1)
+
+
+@pytest.mark.parametrize("task", MULTILINEAR)
+def test_faint_numbers_do_not_matter_to_three_digits(task):
+    source = Source(tasks=(task,), rows=(4, 4), faint=1.0)
+    [group] = draw_problems(source, 400, seeded())
+    faint = group.clean.abs() < 2e-4
+    per_input = faint.double().mean((1, 2))
+    assert per_input.mean() == pytest.approx(0.5, abs=0.05)
+    assert per_input.min() < 0.1 < 0.9 < per_input.max()
+    without = answer(task, group.clean.masked_fill(faint, 0.0))
+    assert (group.output - without).abs().max() < 1e-2  # of entries up to 10, 20 or 400
 
 
 def test_what_cannot_be_written_is_drawn_anew():
