@@ -11,7 +11,7 @@ from rangeformer.shapes import Bool, Float, Tensor
 
 _INVERSE_ERROR = 1e-10  # max |M M^-1 - I| beyond which a matrix is drawn anew, as in the paper's program
 _MAX_ATTEMPTS = 100
-_FAINT = 1e-5
+_FAINTEST = 1e-5
 
 
 @dataclass(frozen=True)
@@ -48,8 +48,8 @@ class Source:
     scale: tuple[int, int] = (10, 10)
     """Least and largest A, an integer drawn for every matrix: coefficients are uniform on [-A, A], or as large."""
     faint: float = 0.0
-    """Largest share of independent coefficients that are made 10^5 times smaller; each input draws its own share, uniform
-    from zero. To three digits an answer is as if they were zero, which itself has fewer tokens and would shift all others."""
+    """Largest share of independent coefficients that are made smaller, by 10^-u with u uniform on [0, 5]; each input draws its
+    own share, uniform from zero. Zeros in their place would have fewer tokens and shift all others."""
     laws: tuple[str, ...] = ("semicircle",)
     """Laws of the eigenvalues of symmetric inputs, one drawn for every matrix."""
     input_noise: float = 0.0
@@ -165,7 +165,8 @@ def _attempt(source: Source, task: str, shape: Shape, count: int, generator: tor
         clean = coefficients(scales, matter.input_shape(*shape), source.coefficients, generator)
         if source.faint:
             share = source.faint * _uniform_like(scales.view(-1, 1, 1), generator)
-            clean = torch.where(_uniform_like(clean, generator) < share, _FAINT * clean, clean)
+            chosen = _uniform_like(clean, generator) < share
+            clean = torch.where(chosen, clean * _FAINTEST ** _uniform_like(clean, generator), clean)
     output = answer(task, clean, fixed_signs=source.fixed_signs)
     # a transpose is a view: what is drawn anew is written in place, and must not reach the input
     problems = Problems(task, shape, clean, output.contiguous().clone(), clean)

@@ -68,9 +68,9 @@ class LawtTask(Task):
     validation_size: int = 500
     """Examples that are decoded and scored in each validation."""
     faint_until: float = 0.0
-    """Progress until which some of the numbers read are too small to matter, at first up to all of them, then ever fewer
-    (`Source.faint`): where one operand is faint the answer is the other, and where to look for operands is learned by
-    copying. The paper has none of this."""
+    """Progress until which some of the numbers read are up to 10^5 times smaller than the others, at first up to all of them,
+    then ever fewer (`Source.faint`): where one operand is faint the answer is the other, and where to look for operands is
+    learned by copying. The paper has none of this."""
     passes_price: float = 0.001
     """What a pass of a halting encoder costs in the loss."""
 

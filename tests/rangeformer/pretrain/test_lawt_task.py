@@ -99,10 +99,13 @@ def test_faint_numbers_grow_fewer_and_are_left_behind():
         lengths.add(source.shape[1])
         exponents = source[:, 3:-1].view(300, -1, encoding.width)[..., -1]
         shares.append(float((exponents < hundredth[0, -2]).double().mean()))
-    assert shares == pytest.approx([0.5, 0.25, 0, 0], abs=0.03)
+    # of the faint ones about half keep less than a hundredth of a coefficient of 10
+    assert shares[0] == pytest.approx(2 * shares[1], rel=0.1)
+    assert shares[0] > 0.2
+    assert max(shares[2:]) < 0.01
     assert len(lengths) == 1  # positions mean what they will mean
     [validated] = task.validation_set()
-    assert float((validated.input.abs() < 2e-4).double().mean()) == 0
+    assert float((validated.input.abs() < 1e-2).double().mean()) < 0.01
 
 
 def test_loss_is_the_mean_over_all_target_tokens():
