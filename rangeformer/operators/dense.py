@@ -50,7 +50,9 @@ class DenseOperator(MatrixOperator):
         self.reads.matvecs += vectors.shape[-1]
         vectors = vectors.to(torch.float64)
         rows_per_chunk = max(1, _CHUNK_ENTRIES // max(1, self.matrix[..., 0, :].numel()))
-        product = torch.cat([_product(rows.to(torch.float64), vectors) for rows in self.matrix.split(rows_per_chunk, -2)], -2)
+        product = torch.cat(
+            [_product(rows.to(torch.float64), vectors) for rows in self.matrix.split(rows_per_chunk, -2)], -2
+        )
         if self._noise is not None:
             product += self._noise.to(torch.float64).unsqueeze(-1) * vectors
         return product
