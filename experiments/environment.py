@@ -36,6 +36,10 @@ def stopwatch(device: torch.device, clock: Callable[[], float] = time.perf_count
     seconds.append(clock() - start)
 
 
+CLOCKS = {"process_time": "CPU time of one thread", "perf_counter": "wall time"}
+"""What captions call a clock, by its name in `time`."""
+
+
 def steady_clock(device: torch.device) -> Callable[[], float]:
     """The clock that other work on the machine disturbs least: CPU time where one thread does everything, else wall time."""
     return time.process_time if device.type == "cpu" and torch.get_num_threads() == 1 else time.perf_counter

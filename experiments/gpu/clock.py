@@ -1,7 +1,6 @@
 """Times of a device: CUDA events around the work on a GPU, the steadiest clock of a CPU otherwise; warm-up, median and spread."""
 
 import statistics
-import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -41,9 +40,7 @@ def timed(work: Callable[[], Any], device: torch.device, *, num_runs: int = 5, n
 
 def name(device: torch.device) -> str:
     """How `timed` measures, for captions."""
-    if device.type == "cuda":
-        return "CUDA events"
-    return "wall time" if environment.steady_clock(device) is time.perf_counter else "CPU time of one thread"
+    return "CUDA events" if device.type == "cuda" else environment.CLOCKS[environment.steady_clock(device).__name__]
 
 
 def _once(work: Callable[[], Any], device: torch.device) -> float:

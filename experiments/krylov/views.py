@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
+from experiments.environment import CLOCKS
 from experiments.measures import error_text
 from experiments.reporting import duration
 
@@ -30,7 +31,7 @@ def caption(result: dict, view: str = "") -> str:
         "ratios": f"Seconds to {TARGET:g} (log-determinant: {LOGDET_TARGET:g} nats a row), set-up included",
     }
     config = result["config"]
-    clock = "CPU time of one thread" if result["clock"] == "process_time" else "wall time"
+    clock = CLOCKS[result["clock"]]
     return f"{titles[view or 'ratios']}; {config['dtype']}, {config['device']}, seed {config['seed']}, {clock}"
 
 
