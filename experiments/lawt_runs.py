@@ -18,6 +18,7 @@ from rangeformer.checkpoint import load, read_card
 from rangeformer.pretrain.__main__ import main as train
 from rangeformer.pretrain.plan import Plan
 from rangeformer.pretrain.resume import state_path
+from rangeformer.pretrain.tasks.lawt import LawtTask
 
 SCALES = ("smoke", "cpu", "gpu")
 TRAINING_LAWS = ("semicircle", "laplace", "abs_laplace", "marchenko_pastur")
@@ -53,16 +54,16 @@ class Trained:
     @property
     def num_examples(self) -> int:
         """Fresh examples that training saw."""
-        return self.card["run"]["num_steps"] * self._per_step
+        return self._examples(self.card["run"]["num_steps"])
 
     @property
     def curve(self) -> list[tuple[int, float]]:
         """Examples seen and share right at 5 %, validation by validation."""
-        return [(row["step"] * self._per_step, row["right_0.05"]) for row in self.card["history"]]
+        return [(self._examples(row["step"]), row["right_0.05"]) for row in self.card["history"]]
 
-    @property
-    def _per_step(self) -> int:
-        return self.plan.as_fields()["settings"]["batch_size"] * self.plan.run.num_shards
+    def _examples(self, steps: int) -> int:
+        assert isinstance(self.plan.task, LawtTask)
+        return self.plan.task.num_examples(steps, self.plan.run.num_steps) * self.plan.run.num_shards
 
 
 def runs_of(table: str, scale: str) -> list[Run]:

@@ -9,6 +9,7 @@ from rangeformer.baselines.lawt.vocabulary import Vocabulary
 KINDS = ("transformer", "lstm", "gru")
 LOOPS = ("plain", "gated", "halting")
 CROSS_QUERIES = ("state", "input")
+POSITIONS = ("random", "sinusoids")
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,9 @@ class LawtConfig:
     input, as in the paper's program."""
     num_positions: int = 4096
     """Longest sequence: learned position codes."""
+    positions: str = "random"
+    """What the position codes start from: random numbers, as in the paper, or sinusoids, in which equal distances are equal
+    rotations, so that what is learned of one entry helps with the others."""
 
     def __post_init__(self) -> None:
         """Reject what would fail, or silently mean something else, in the model.
@@ -58,6 +62,7 @@ class LawtConfig:
             "kind": KINDS,
             "loop": LOOPS,
             "cross_query": CROSS_QUERIES,
+            "positions": POSITIONS,
         }
         for name, known in choices.items():
             if getattr(self, name) not in known:
@@ -71,6 +76,11 @@ class LawtConfig:
             width, heads = getattr(self, f"{side}_width"), getattr(self, f"{side}_heads")
             if width % heads:
                 raise ValueError(f"`{side}_width` must be a multiple of `{side}_heads`. Got {width} and {heads}.")
+        if self.positions == "sinusoids" and (self.encoder_width % 2 or self.decoder_width % 2):
+            raise ValueError(
+                '`encoder_width` and `decoder_width` must be even with positions="sinusoids". '
+                f"Got {self.encoder_width} and {self.decoder_width}."
+            )
         if self.kind != "transformer" and self.encoder_width != self.decoder_width:
             raise ValueError(
                 "`encoder_width` and `decoder_width` must be equal in a recurrent model, whose decoder starts from the "

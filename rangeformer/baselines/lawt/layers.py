@@ -18,14 +18,17 @@ def layer_norm(width: int) -> nn.LayerNorm:
 class Embedding(nn.Module):
     """Token code + learned position code, normalised."""
 
-    def __init__(self, num_tokens: int, num_positions: int, width: int):
-        """Codes are drawn from N(0, 1 / width)."""
+    def __init__(self, num_tokens: int, num_positions: int, width: int, *, sinusoids: bool = False):
+        """Codes are drawn from N(0, 1 / width); with `sinusoids` those of positions start from waves of that power."""
         super().__init__()
         self.tokens = nn.Embedding(num_tokens, width)
         self.positions = nn.Embedding(num_positions, width)
         self.norm = layer_norm(width)
         for table in (self.tokens, self.positions):
             nn.init.normal_(table.weight, 0, width**-0.5)
+        if sinusoids:
+            with torch.no_grad():
+                self.positions.weight.copy_(_waves(num_positions, width))
 
     def forward(self, tokens: Int[Tensor, "b t"], start: int = 0) -> Float[Tensor, "b t width"]:
         """Embed tokens of which the first is at position `start`."""
@@ -114,6 +117,14 @@ class DecoderLayer(nn.Module):
         asked = self.cross(x if self.query_is_input else mixed, source, mask)
         mixed = self.after_cross(mixed + asked)
         return self.after_mlp(mixed + self.mlp(mixed))
+
+
+def _waves(num_positions: int, width: int) -> Float[Tensor, "p width"]:
+    """Sines, then cosines, of wavelengths from 2 pi to that times the number of positions (Vaswani et al., section 3.5)."""
+    count = width // 2
+    frequencies = num_positions ** (-torch.arange(count) / count)
+    angles = torch.arange(num_positions).unsqueeze(1) * frequencies
+    return torch.cat([angles.sin(), angles.cos()], 1) / count**0.5
 
 
 def _mlp(width: int) -> nn.Sequential:

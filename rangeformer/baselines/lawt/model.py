@@ -79,14 +79,14 @@ class LawtTransformer(nn.Module):
         if config.kind != "transformer":
             raise ValueError(f'`config` must be of kind "transformer". Got {config.kind!r}; use LawtRecurrent.')
         self.config = config
-        size = config.vocabulary.size
+        size, sinusoids = config.vocabulary.size, config.positions == "sinusoids"
         with seeded_layers(generator):
-            self.encoder_embedding = Embedding(size, config.num_positions, config.encoder_width)
+            self.encoder_embedding = Embedding(size, config.num_positions, config.encoder_width, sinusoids=sinusoids)
             self.encoder = nn.ModuleList(
                 EncoderLayer(config.encoder_width, config.encoder_heads) for _ in range(config.encoder_layers)
             )
             self.loops = Loops(config.loop, config.encoder_loops, config.encoder_width)
-            self.decoder_embedding = Embedding(size, config.num_positions, config.decoder_width)
+            self.decoder_embedding = Embedding(size, config.num_positions, config.decoder_width, sinusoids=sinusoids)
             self.decoder = nn.ModuleList(
                 DecoderLayer(
                     config.decoder_width,

@@ -6,12 +6,11 @@ import torch
 
 from rangeformer.baselines.lawt.generators import COEFFICIENTS, SPECTRAL_LAWS, coefficients, draw_scales, mixture
 from rangeformer.baselines.lawt.symbols import MAX_DIMENSION
-from rangeformer.baselines.lawt.tasks import MULTILINEAR, TASKS, Shape, answer
+from rangeformer.baselines.lawt.tasks import TASKS, Shape, answer
 from rangeformer.shapes import Bool, Float, Tensor
 
 _INVERSE_ERROR = 1e-10  # max |M M^-1 - I| beyond which a matrix is drawn anew, as in the paper's program
 _MAX_ATTEMPTS = 100
-_FAINTEST = 1e-5
 
 
 @dataclass(frozen=True)
@@ -47,9 +46,6 @@ class Source:
     """Law of the coefficients: one of `COEFFICIENTS`."""
     scale: tuple[int, int] = (10, 10)
     """Least and largest A, an integer drawn for every matrix: coefficients are uniform on [-A, A], or as large."""
-    faint: float = 0.0
-    """Largest share of independent coefficients that are made smaller, by 10^-u with u uniform on [0, 5]; each input draws its
-    own share, uniform from zero. Zeros in their place would have fewer tokens and shift all others."""
     laws: tuple[str, ...] = ("semicircle",)
     """Laws of the eigenvalues of symmetric inputs, one drawn for every matrix."""
     input_noise: float = 0.0
@@ -79,10 +75,6 @@ class Source:
             raise ValueError(f"`columns` must be None with tasks of square matrices, {square}. Got {self.columns}.")
         if not 1 <= self.scale[0] <= self.scale[1]:
             raise ValueError(f"`scale` must be 1 <= least <= largest. Got {self.scale}.")
-        if not 0 <= self.faint <= 1:
-            raise ValueError(f"`faint` must be in [0, 1]. Got {self.faint}.")
-        if self.faint and set(self.tasks) - set(MULTILINEAR):
-            raise ValueError(f"`faint` must be 0 but for tasks among {list(MULTILINEAR)}. Got {list(self.tasks)}.")
         if min(self.input_noise, self.output_noise) < 0:
             raise ValueError("`input_noise` and `output_noise` must not be negative.")
 
@@ -163,10 +155,6 @@ def _attempt(source: Source, task: str, shape: Shape, count: int, generator: tor
         clean = mixture(source.laws, scales, shape[0], source.coefficients, generator)
     else:
         clean = coefficients(scales, matter.input_shape(*shape), source.coefficients, generator)
-        if source.faint:
-            share = source.faint * _uniform_like(scales.view(-1, 1, 1), generator)
-            chosen = _uniform_like(clean, generator) < share
-            clean = torch.where(chosen, clean * _FAINTEST ** _uniform_like(clean, generator), clean)
     output = answer(task, clean, fixed_signs=source.fixed_signs)
     # a transpose is a view: what is drawn anew is written in place, and must not reach the input
     problems = Problems(task, shape, clean, output.contiguous().clone(), clean)
@@ -177,10 +165,6 @@ def _attempt(source: Source, task: str, shape: Shape, count: int, generator: tor
         noise = source.output_noise * output.square().mean((1, 2), keepdim=True).sqrt()
         problems = replace(problems, output=output + noise * _normal(output, generator))
     return problems
-
-
-def _uniform_like(like: Tensor, generator: torch.Generator) -> Tensor:
-    return torch.rand(like.shape, generator=generator, device=generator.device, dtype=like.dtype)
 
 
 def _normal(like: Tensor, generator: torch.Generator) -> Tensor:

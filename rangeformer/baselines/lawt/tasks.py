@@ -139,6 +139,3 @@ _SVD = Matter(_same, lambda m, n: (1 + m + n, min(m, n)), _svd)
 _MATTERS = (_TRANSPOSE, _ADD, _APPLY, _MULTIPLY, _EIGENVALUES, _EIGENVECTORS, _INVERT, _SINGULAR_VALUES, _SVD)
 TASKS: dict[str, Matter] = dict(zip(TASK_NAMES, _MATTERS, strict=True))
 """The nine tasks by name."""
-
-MULTILINEAR = ("transposition", "addition", "matrix_vector", "matrix_product")
-"""Tasks whose answers are linear in each operand: where most numbers are small, few matter."""

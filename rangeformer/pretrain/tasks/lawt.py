@@ -2,8 +2,8 @@
 
 As in the paper: teacher forcing, the mean over all target tokens with dimensions and end, an Adam, warm-up. Otherwise than
 there: the learning rate follows one cosine to its end, a moving average of the weights is what is validated, examples
-in validation are the same throughout, smaller matrices may come first, and the best model is kept by their cross-entropy, which, unlike the accuracy,
-moves from the first step. Fresh examples cannot be overfitted, so the laws of validation are those of training.
+in validation are the same throughout, matrices may have fewer rows at first, and the best model is kept by the cross-entropy, which, unlike the
+accuracy, moves from the first step. Fresh examples cannot be overfitted, so the laws of validation are those of training.
 """
 
 from dataclasses import dataclass, field, replace
@@ -25,6 +25,7 @@ from rangeformer.baselines.lawt import (
 from rangeformer.baselines.lawt.symbols import PADDING
 from rangeformer.baselines.lawt.tasks import TASKS
 from rangeformer.baselines.lawt.vocabulary import Vocabulary, pad
+from rangeformer.pretrain.curriculum import sizes_at
 from rangeformer.pretrain.task import Task
 from rangeformer.shapes import Int, Tensor
 
@@ -67,10 +68,10 @@ class LawtTask(Task):
     """Fresh examples in each step and shard."""
     validation_size: int = 500
     """Examples that are decoded and scored in each validation."""
-    faint_until: float = 0.0
-    """Progress until which some of the numbers read are up to 10^5 times smaller than the others, at first up to all of them,
-    then ever fewer (`Source.faint`): where one operand is faint the answer is the other, and where to look for operands is
-    learned by copying. The paper has none of this."""
+    rows_full_at: float = 0.0
+    """Progress from which matrices have all of their rows. Before it they have one, then two..., for equal shares of the run,
+    and a batch as many more matrices: they are the first rows of larger ones, written at the same positions, so that
+    arithmetic is learned where few positions are to be told apart. The paper has none of this."""
     passes_price: float = 0.001
     """What a pass of a halting encoder costs in the loss."""
 
@@ -84,10 +85,13 @@ class LawtTask(Task):
             raise ValueError("`batch_size` and `validation_size` must be positive.")
         if self.passes_price < 0:
             raise ValueError(f"`passes_price` must not be negative. Got {self.passes_price}.")
-        if not 0 <= self.faint_until <= 1:
-            raise ValueError(f"`faint_until` must be in [0, 1]. Got {self.faint_until}.")
-        if self.faint_until > 0:
-            replace(self.source, faint=1.0)  # refuses tasks that are not multilinear
+        if not 0 <= self.rows_full_at <= 1:
+            raise ValueError(f"`rows_full_at` must be in [0, 1]. Got {self.rows_full_at}.")
+        square = [task for task in self.source.tasks if TASKS[task].square]
+        if self.rows_full_at and square:
+            raise ValueError(
+                f"`rows_full_at` must be 0 with tasks of square matrices, {square}. Got {self.rows_full_at}."
+            )
         vocabulary = self.model.vocabulary
         lengths = [
             vocabulary.length(shape(m, n), encoding, joint=self.source.joint)
@@ -109,11 +113,21 @@ class LawtTask(Task):
         return kind(self.model, generator=generator)
 
     def draw(self, generator: torch.Generator, progress: float) -> LawtBatch:
-        """Fresh examples; with faint numbers among them at first, where that is asked for."""
-        source = self.source
-        if progress < self.faint_until:
-            source = replace(source, faint=1 - progress / self.faint_until)
-        return self.sequences(self._problems(source, self.batch_size, generator))
+        """Fresh examples, of the first rows only at first, where that is asked for."""
+        return self.sequences(self._problems(*self._asked(progress), generator))
+
+    def num_examples(self, steps: int, num_steps: int) -> int:
+        """How many examples a shard has drawn in the first steps of a run of so many."""
+        return sum(self._asked(step / num_steps)[1] for step in range(steps))
+
+    def _asked(self, progress: float) -> tuple[Source, int]:
+        """What a batch is drawn from at this point, and how many examples."""
+        if progress >= self.rows_full_at:
+            return self.source, self.batch_size
+        most = self.source.rows[1]
+        rows = sizes_at(range(1, most + 1), progress, full_at=self.rows_full_at)[-1]
+        columns = self.source.columns or self.source.rows
+        return replace(self.source, rows=(rows, rows), columns=columns), self.batch_size * most // rows
 
     def loss(self, model: nn.Module, batch: LawtBatch) -> tuple[Tensor, dict[str, float]]:
         """Mean cross-entropy of all target tokens, and the price of the encoder's passes where it may halt."""

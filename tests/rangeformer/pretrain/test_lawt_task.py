@@ -87,25 +87,25 @@ def test_a_batch_comes_from_its_generator_alone():
     assert not torch.equal(first.source, task.draw(seeded(4), 0.0).source)
 
 
-def test_faint_numbers_grow_fewer_and_are_left_behind():
+@pytest.mark.parametrize("name", ["addition", "matrix_vector"])
+def test_rows_come_one_after_the_other(name):
     task = lawt(
-        {"num_positions": 128}, {"tasks": ["addition"], "rows": [3, 3]}, {"faint_until": 0.5, "batch_size": 300}
+        {"num_positions": 128}, {"tasks": [name], "rows": [3, 3]}, {"rows_full_at": 0.5, "batch_size": 4}, num_steps=100
     )
-    encoding = task.model.vocabulary.input
-    hundredth = task.model.vocabulary.write(torch.full((1, 1, 1), 1e-2, dtype=torch.float64), encoding)
-    shares, lengths = [], set()
-    for progress in (0.0, 0.25, 0.5, 1.0):
+    entry = slice(3, 3 + task.model.vocabulary.input.width)
+    counts, lengths = [], []
+    for progress in (0.0, 0.24, 0.25, 0.49, 0.5, 1.0):
         source = task.draw(seeded(), progress).source
-        lengths.add(source.shape[1])
-        exponents = source[:, 3:-1].view(300, -1, encoding.width)[..., -1]
-        shares.append(float((exponents < hundredth[0, -2]).double().mean()))
-    # of the faint ones about half keep less than a hundredth of a coefficient of 10
-    assert shares[0] == pytest.approx(2 * shares[1], rel=0.1)
-    assert shares[0] > 0.2
-    assert max(shares[2:]) < 0.01
-    assert len(lengths) == 1  # positions mean what they will mean
-    [validated] = task.validation_set()
-    assert float((validated.input.abs() < 1e-2).double().mean()) < 0.01
+        counts.append(len(source))
+        lengths.append((source != PADDING).sum(1).max().item())
+        # the first entry is where it will be, and the number of columns does not change
+        assert (source[:, entry] != PADDING).all()
+        assert source[:, 2].unique().numel() == 1
+    assert counts == [12, 12, 6, 6, 4, 4]
+    assert lengths[0] == lengths[1] < lengths[2] == lengths[3] < lengths[4] == lengths[5]
+    assert task.num_examples(100, 100) == 25 * 12 + 25 * 6 + 50 * 4
+    assert task.num_examples(30, 100) == 25 * 12 + 5 * 6
+    assert {problems.shape for problems in task.validation_set()} == {(3, 3)}
 
 
 def test_loss_is_the_mean_over_all_target_tokens():
@@ -172,8 +172,8 @@ def test_shipped_configurations(name):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (({}, {}, {"faint_until": 1.5}), r"`faint_until` must be in \[0, 1\]. Got 1.5"),
-        (({}, {"tasks": ["inversion"]}, {"faint_until": 0.5}), "`faint` must be 0 but for tasks among"),
+        (({}, {}, {"rows_full_at": 1.5}), r"`rows_full_at` must be in \[0, 1\]. Got 1.5"),
+        (({}, {"tasks": ["inversion"]}, {"rows_full_at": 0.5}), "`rows_full_at` must be 0 with tasks of square"),
         (({"num_positions": 20},), "`num_positions` must be at least 24, the longest sequence. Got 20"),
         (({}, {}, {"batch_size": 0}), "must be positive"),
         (({}, {}, {"passes_price": -1.0}), "must not be negative"),

@@ -28,6 +28,7 @@ VARIANTS = {
     "plain": {},
     "query is input": {"cross_query": "input"},
     "deep decoder": {"decoder_layers": 3, "encoder_layers": 1},
+    "sinusoids": {"positions": "sinusoids"},
     "looped": {"encoder_loops": 3},
     "gated": {"encoder_loops": 3, "loop": "gated"},
     "halting": {"encoder_loops": 3, "loop": "halting"},
@@ -274,6 +275,8 @@ def test_checkpoint(variant, tmp_path):
         ({"loop": "gated"}, "at least 2 with loop='gated'. Got 1"),
         ({"encoder_heads": 3}, "multiple of `encoder_heads`. Got 16 and 3"),
         ({"decoder_layers": 0}, "`decoder_layers` must be at least 1"),
+        ({"positions": "fixed"}, "`positions` must be one of"),
+        ({"positions": "sinusoids", "decoder_width": 9, "decoder_heads": 3}, 'must be even with positions="sinusoids"'),
         ({"kind": "gru"}, "must be equal in a recurrent model"),
         ({"kind": "gru", "decoder_width": 16, "encoder_loops": 2}, 'of `kind="transformer"` only'),
     ],
@@ -281,6 +284,17 @@ def test_checkpoint(variant, tmp_path):
 def test_bad_configurations(changes, message):
     with pytest.raises(ValueError, match=message):
         dataclasses.replace(SMALL, **changes)
+
+
+def test_sinusoids_know_distances_only():
+    codes = build("sinusoids").encoder_embedding.positions.weight.detach()
+    products = codes @ codes.T
+    for distance in range(40):
+        diagonal = products.diagonal(distance)
+        torch.testing.assert_close(diagonal, diagonal[:1].expand_as(diagonal), atol=1e-5, rtol=0)
+    torch.testing.assert_close(products[0, 0], torch.tensor(1.0))  # as large as random ones
+    assert products[0, 1:].max() < 0.95
+    assert build("sinusoids").decoder_embedding.positions.weight.requires_grad
 
 
 def test_the_wrong_class():
