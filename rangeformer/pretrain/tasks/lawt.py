@@ -25,7 +25,6 @@ from rangeformer.baselines.lawt import (
 from rangeformer.baselines.lawt.symbols import PADDING
 from rangeformer.baselines.lawt.tasks import TASKS
 from rangeformer.baselines.lawt.vocabulary import Vocabulary, pad
-from rangeformer.pretrain.curriculum import sizes_at
 from rangeformer.pretrain.task import Task
 from rangeformer.shapes import Int, Tensor
 
@@ -68,10 +67,10 @@ class LawtTask(Task):
     """Fresh examples in each step and shard."""
     validation_size: int = 500
     """Examples that are decoded and scored in each validation."""
-    rows_full_at: float = 0.0
-    """Progress from which matrices have all of their rows. Before it they have one, then two..., for equal shares of the run,
-    and a batch as many more matrices: they are the first rows of larger ones, written at the same positions, so that
-    arithmetic is learned where few positions are to be told apart. The paper has none of this."""
+    rows_from: tuple[float, ...] = ()
+    """Progress from which matrices have two rows, three..., and from the last one on all; before, they have one. A batch of
+    fewer rows has as many more matrices. They are the first rows of larger ones, written at the same positions, so that
+    arithmetic is learned where few positions are to be told apart. The paper has none of this: ()."""
     passes_price: float = 0.001
     """What a pass of a halting encoder costs in the loss."""
 
@@ -85,12 +84,12 @@ class LawtTask(Task):
             raise ValueError("`batch_size` and `validation_size` must be positive.")
         if self.passes_price < 0:
             raise ValueError(f"`passes_price` must not be negative. Got {self.passes_price}.")
-        if not 0 <= self.rows_full_at <= 1:
-            raise ValueError(f"`rows_full_at` must be in [0, 1]. Got {self.rows_full_at}.")
+        if list(self.rows_from) != sorted(self.rows_from) or not all(0 <= start <= 1 for start in self.rows_from):
+            raise ValueError(f"`rows_from` must ascend within [0, 1]. Got {self.rows_from}.")
         square = [task for task in self.source.tasks if TASKS[task].square]
-        if self.rows_full_at and square:
+        if self.rows_from and square:
             raise ValueError(
-                f"`rows_full_at` must be 0 with tasks of square matrices, {square}. Got {self.rows_full_at}."
+                f"`rows_from` must be empty with tasks of square matrices, {square}. Got {self.rows_from}."
             )
         vocabulary = self.model.vocabulary
         lengths = [
@@ -122,10 +121,10 @@ class LawtTask(Task):
 
     def _asked(self, progress: float) -> tuple[Source, int]:
         """What a batch is drawn from at this point, and how many examples."""
-        if progress >= self.rows_full_at:
+        if not self.rows_from or progress >= self.rows_from[-1]:
             return self.source, self.batch_size
         most = self.source.rows[1]
-        rows = sizes_at(range(1, most + 1), progress, full_at=self.rows_full_at)[-1]
+        rows = min(1 + sum(progress >= start for start in self.rows_from), most)
         columns = self.source.columns or self.source.rows
         return replace(self.source, rows=(rows, rows), columns=columns), self.batch_size * most // rows
 

@@ -90,7 +90,10 @@ def test_a_batch_comes_from_its_generator_alone():
 @pytest.mark.parametrize("name", ["addition", "matrix_vector"])
 def test_rows_come_one_after_the_other(name):
     task = lawt(
-        {"num_positions": 128}, {"tasks": [name], "rows": [3, 3]}, {"rows_full_at": 0.5, "batch_size": 4}, num_steps=100
+        {"num_positions": 128},
+        {"tasks": [name], "rows": [3, 3]},
+        {"rows_from": [0.25, 0.5], "batch_size": 4},
+        num_steps=100,
     )
     entry = slice(3, 3 + task.model.vocabulary.input.width)
     counts, lengths = [], []
@@ -106,6 +109,12 @@ def test_rows_come_one_after_the_other(name):
     assert task.num_examples(100, 100) == 25 * 12 + 25 * 6 + 50 * 4
     assert task.num_examples(30, 100) == 25 * 12 + 5 * 6
     assert {problems.shape for problems in task.validation_set()} == {(3, 3)}
+
+
+@pytest.mark.parametrize(("starts", "counts"), [([0.5], [12, 12, 4, 4]), ([0.2, 0.4, 0.6], [12, 6, 4, 4])])
+def test_rows_are_full_after_the_last_start(starts, counts):
+    task = lawt({"num_positions": 128}, {"tasks": ["addition"], "rows": [3, 3]}, {"rows_from": starts, "batch_size": 4})
+    assert [len(task.draw(seeded(), progress).source) for progress in (0.0, 0.3, 0.5, 0.7)] == counts
 
 
 def test_loss_is_the_mean_over_all_target_tokens():
@@ -172,8 +181,8 @@ def test_shipped_configurations(name):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (({}, {}, {"rows_full_at": 1.5}), r"`rows_full_at` must be in \[0, 1\]. Got 1.5"),
-        (({}, {"tasks": ["inversion"]}, {"rows_full_at": 0.5}), "`rows_full_at` must be 0 with tasks of square"),
+        (({}, {}, {"rows_from": [0.5, 0.2]}), r"`rows_from` must ascend within \[0, 1\]"),
+        (({}, {"tasks": ["inversion"]}, {"rows_from": [0.5]}), "`rows_from` must be empty with tasks of square"),
         (({"num_positions": 20},), "`num_positions` must be at least 24, the longest sequence. Got 20"),
         (({}, {}, {"batch_size": 0}), "must be positive"),
         (({}, {}, {"passes_price": -1.0}), "must not be negative"),
