@@ -192,7 +192,7 @@ def _loops(scale: str) -> list[Run]:
 
 
 def _failure(scale: str) -> list[Run]:
-    short = {"run.num_steps": 30_000} if scale == "cpu" else {}  # of 100,000: half an hour for each
+    short = {"run.num_steps": 30_000} if scale == "cpu" else {}  # of 100,000
     return [_task_run(task, **short) for task in ("eigenvectors", "inversion")]
 
 
@@ -219,7 +219,7 @@ _SMOKE = {
 def _paper(
     rows: int, layers: Sequence[int], steps: int, encodings: str, *, width: int = 512, rate: float = 1e-4
 ) -> dict:
-    """One line of the paper's settings, but for the schedule: one cosine from the paper's peak."""
+    """One line of the paper's settings, but for the schedule, one cosine from the paper's peak, and how sums begin."""
     before, _, after = encodings.partition(" -> ")
     model = _model(
         encoder_layers=layers[0],

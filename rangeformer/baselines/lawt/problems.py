@@ -70,13 +70,19 @@ class Source:
         for name, bounds in (("rows", self.rows), ("columns", self.columns or self.rows)):
             if not 1 <= bounds[0] <= bounds[1] <= MAX_DIMENSION:
                 raise ValueError(f"`{name}` must be 1 <= least <= largest <= {MAX_DIMENSION}. Got {bounds}.")
-        square = [task for task in self.tasks if TASKS[task].square]
-        if self.columns is not None and square:
-            raise ValueError(f"`columns` must be None with tasks of square matrices, {square}. Got {self.columns}.")
+        if self.columns is not None and self.square:
+            raise ValueError(
+                f"`columns` must be None with tasks of square matrices, {self.square}. Got {self.columns}."
+            )
         if not 1 <= self.scale[0] <= self.scale[1]:
             raise ValueError(f"`scale` must be 1 <= least <= largest. Got {self.scale}.")
         if min(self.input_noise, self.output_noise) < 0:
             raise ValueError("`input_noise` and `output_noise` must not be negative.")
+
+    @property
+    def square(self) -> list[str]:
+        """The tasks of square matrices among those that are asked."""
+        return [task for task in self.tasks if TASKS[task].square]
 
     @property
     def joint(self) -> bool:

@@ -6,6 +6,7 @@ in validation are the same throughout, matrices may have fewer rows at first, an
 accuracy, moves from the first step. Fresh examples cannot be overfitted, so the laws of validation are those of training.
 """
 
+from bisect import bisect_left
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
@@ -86,8 +87,7 @@ class LawtTask(Task):
             raise ValueError(f"`passes_price` must not be negative. Got {self.passes_price}.")
         if list(self.rows_from) != sorted(self.rows_from) or not all(0 <= start <= 1 for start in self.rows_from):
             raise ValueError(f"`rows_from` must ascend within [0, 1]. Got {self.rows_from}.")
-        square = [task for task in self.source.tasks if TASKS[task].square]
-        if self.rows_from and square:
+        if self.rows_from and (square := self.source.square):
             raise ValueError(
                 f"`rows_from` must be empty with tasks of square matrices, {square}. Got {self.rows_from}."
             )
@@ -117,7 +117,9 @@ class LawtTask(Task):
 
     def num_examples(self, steps: int, num_steps: int) -> int:
         """How many examples a shard has drawn in the first steps of a run of so many."""
-        return sum(self._asked(step / num_steps)[1] for step in range(steps))
+        starts = [bisect_left(range(steps), start, key=lambda step: step / num_steps) for start in self.rows_from]
+        stages = zip([0, *starts], [*starts, steps], strict=True)
+        return sum(self._asked(first / num_steps)[1] * (end - first) for first, end in stages)
 
     def _asked(self, progress: float) -> tuple[Source, int]:
         """What a batch is drawn from at this point, and how many examples."""
