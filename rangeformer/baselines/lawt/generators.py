@@ -52,6 +52,14 @@ def coefficients(
     return scales.view(-1, 1, 1) * unit
 
 
+def with_signs(
+    entries: Float[Tensor, "b m n"], negative_share: float, generator: torch.Generator
+) -> Float[Tensor, "b m n"]:
+    """The absolute values of entries, each negative with the given probability."""
+    drawn = torch.rand(entries.shape, generator=generator, device=generator.device)
+    return entries.abs() * torch.where(drawn < negative_share, -1.0, 1.0)
+
+
 def wigner(scales: Float[Tensor, " b"], n: int, kind: str, generator: torch.Generator) -> Float[Tensor, "b n n"]:
     """Symmetric: the lower triangle of independent entries, mirrored; diagonal and off-diagonal of one variance."""
     lower = coefficients(scales, (n, n), kind, generator).tril()

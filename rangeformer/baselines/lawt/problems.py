@@ -4,7 +4,14 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from rangeformer.baselines.lawt.generators import COEFFICIENTS, SPECTRAL_LAWS, coefficients, draw_scales, mixture
+from rangeformer.baselines.lawt.generators import (
+    COEFFICIENTS,
+    SPECTRAL_LAWS,
+    coefficients,
+    draw_scales,
+    mixture,
+    with_signs,
+)
 from rangeformer.baselines.lawt.symbols import MAX_DIMENSION
 from rangeformer.baselines.lawt.tasks import TASKS, Shape, answer
 from rangeformer.shapes import Bool, Float, Tensor
@@ -46,6 +53,8 @@ class Source:
     """Law of the coefficients: one of `COEFFICIENTS`."""
     scale: tuple[int, int] = (10, 10)
     """Least and largest A, an integer drawn for every matrix: coefficients are uniform on [-A, A], or as large."""
+    negative_share: float = 0.5
+    """Probability that a coefficient is negative; 0.5 where inputs are symmetric."""
     laws: tuple[str, ...] = ("semicircle",)
     """Laws of the eigenvalues of symmetric inputs, one drawn for every matrix."""
     input_noise: float = 0.0
@@ -76,6 +85,13 @@ class Source:
             )
         if not 1 <= self.scale[0] <= self.scale[1]:
             raise ValueError(f"`scale` must be 1 <= least <= largest. Got {self.scale}.")
+        if not 0 <= self.negative_share <= 1:
+            raise ValueError(f"`negative_share` must be within [0, 1]. Got {self.negative_share}.")
+        if self.negative_share != 0.5 and self.symmetric:
+            raise ValueError(
+                f"`negative_share` must be 0.5 with tasks of symmetric matrices, {self.symmetric}. "
+                f"Got {self.negative_share}."
+            )
         if min(self.input_noise, self.output_noise) < 0:
             raise ValueError("`input_noise` and `output_noise` must not be negative.")
 
@@ -83,6 +99,11 @@ class Source:
     def square(self) -> list[str]:
         """The tasks of square matrices among those that are asked."""
         return [task for task in self.tasks if TASKS[task].square]
+
+    @property
+    def symmetric(self) -> list[str]:
+        """The tasks of symmetric matrices among those that are asked."""
+        return [task for task in self.tasks if TASKS[task].symmetric]
 
     @property
     def joint(self) -> bool:
@@ -161,6 +182,8 @@ def _attempt(source: Source, task: str, shape: Shape, count: int, generator: tor
         clean = mixture(source.laws, scales, shape[0], source.coefficients, generator)
     else:
         clean = coefficients(scales, matter.input_shape(*shape), source.coefficients, generator)
+        if source.negative_share != 0.5:
+            clean = with_signs(clean, source.negative_share, generator)
     output = answer(task, clean, fixed_signs=source.fixed_signs)
     # a transpose is a view: what is drawn anew is written in place, and must not reach the input
     problems = Problems(task, shape, clean, output.contiguous().clone(), clean)

@@ -1,9 +1,10 @@
 """Training Charton's sequence-to-sequence models: cross-entropy of the next token, fresh examples in every step.
 
 As in the paper: teacher forcing, the mean over all target tokens with dimensions and end, an Adam, warm-up. Otherwise than
-there: the learning rate follows one cosine to its end, a moving average of the weights is what is validated, examples
-in validation are the same throughout, matrices may have fewer rows at first, and the best model is kept by the cross-entropy, which, unlike the
-accuracy, moves from the first step. Fresh examples cannot be overfitted, so the laws of validation are those of training.
+there: the learning rate follows one cosine to its end, a moving average of the weights is what is validated, examples in
+validation are the same throughout, matrices may have fewer rows and fewer negative numbers at first, and the best model is
+kept by the cross-entropy, which, unlike the accuracy, moves from the first step. Fresh examples cannot be overfitted, so
+the laws of validation are those of training.
 """
 
 from bisect import bisect_left
@@ -72,6 +73,10 @@ class LawtTask(Task):
     """Progress from which matrices have two rows, three..., and from the last one on all; before, they have one. A batch of
     fewer rows has as many more matrices. They are the first rows of larger ones, written at the same positions, so that
     arithmetic is learned where few positions are to be told apart. The paper has none of this: ()."""
+    signs_between: tuple[float, float] | None = None
+    """Progress between which the share of negative coefficients grows from none to that of `source`. The sign of a product
+    says nothing about either factor's, and where sums of such products are asked, the second one's is not found; among
+    mostly positive numbers each sign tells something by itself. The paper has none of this: None."""
     passes_price: float = 0.001
     """What a pass of a halting encoder costs in the loss."""
 
@@ -91,6 +96,14 @@ class LawtTask(Task):
             raise ValueError(
                 f"`rows_from` must be empty with tasks of square matrices, {square}. Got {self.rows_from}."
             )
+        if self.signs_between is not None:
+            if not 0 <= self.signs_between[0] < self.signs_between[1] <= 1:
+                raise ValueError(f"`signs_between` must be 0 <= start < end <= 1. Got {self.signs_between}.")
+            if symmetric := self.source.symmetric:
+                raise ValueError(
+                    f"`signs_between` must be None with tasks of symmetric matrices, {symmetric}. "
+                    f"Got {self.signs_between}."
+                )
         vocabulary = self.model.vocabulary
         lengths = [
             vocabulary.length(shape(m, n), encoding, joint=self.source.joint)
@@ -112,7 +125,7 @@ class LawtTask(Task):
         return kind(self.model, generator=generator)
 
     def draw(self, generator: torch.Generator, progress: float) -> LawtBatch:
-        """Fresh examples, of the first rows only at first, where that is asked for."""
+        """Fresh examples, where it is asked for of the first rows or of positive numbers only at first."""
         return self.sequences(self._problems(*self._asked(progress), generator))
 
     def num_examples(self, steps: int, num_steps: int) -> int:
@@ -123,12 +136,17 @@ class LawtTask(Task):
 
     def _asked(self, progress: float) -> tuple[Source, int]:
         """What a batch is drawn from at this point, and how many examples."""
-        if not self.rows_from or progress >= self.rows_from[-1]:
-            return self.source, self.batch_size
-        most = self.source.rows[1]
-        rows = min(1 + sum(progress >= start for start in self.rows_from), most)
-        columns = self.source.columns or self.source.rows
-        return replace(self.source, rows=(rows, rows), columns=columns), self.batch_size * most // rows
+        source, count = self.source, self.batch_size
+        if self.rows_from and progress < self.rows_from[-1]:
+            most = source.rows[1]
+            rows = min(1 + sum(progress >= start for start in self.rows_from), most)
+            source = replace(source, rows=(rows, rows), columns=source.columns or source.rows)
+            count = count * most // rows
+        if self.signs_between is not None and progress < self.signs_between[1]:
+            start, end = self.signs_between
+            grown = max(progress - start, 0.0) / (end - start)
+            source = replace(source, negative_share=grown * source.negative_share)
+        return source, count
 
     def loss(self, model: nn.Module, batch: LawtBatch) -> tuple[Tensor, dict[str, float]]:
         """Mean cross-entropy of all target tokens, and the price of the encoder's passes where it may halt."""

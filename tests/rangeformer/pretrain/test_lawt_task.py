@@ -117,6 +117,24 @@ def test_rows_are_full_after_the_last_start(starts, counts):
     assert [len(task.draw(seeded(), progress).source) for progress in (0.0, 0.3, 0.5, 0.7)] == counts
 
 
+def test_negative_numbers_come_little_by_little():
+    task = lawt(
+        {"num_positions": 128},
+        {"tasks": ["matrix_vector"], "rows": [3, 3]},
+        {"signs_between": [0.2, 0.6], "rows_from": [0.1, 0.3], "batch_size": 400},
+    )
+    numbers = torch.tensor([1.0, -1.0], dtype=torch.float64)
+    plus, minus = task.model.vocabulary.input.tokens(numbers)[:, 0]  # P10 writes signs as tokens of their own
+    shares = []
+    for progress in (0.0, 0.2, 0.3, 0.4, 0.5, 0.6, 1.0):
+        source = task.draw(seeded(), progress).source
+        negative, positive = (source == minus).sum().item(), (source == plus).sum().item()
+        shares.append(negative / (negative + positive))
+    assert shares[:2] == [0.0, 0.0]
+    assert shares[2:] == pytest.approx([0.125, 0.25, 0.375, 0.5, 0.5], abs=0.03)
+    assert min(problems.output.min() for problems in task.validation_set()) < 0
+
+
 def test_loss_is_the_mean_over_all_target_tokens():
     task = lawt(source={"rows": [1, 2]})
     model, batch = task.build(seeded()), task.draw(seeded(), 0.0)
@@ -183,6 +201,11 @@ def test_shipped_configurations(name):
     [
         (({}, {}, {"rows_from": [0.5, 0.2]}), r"`rows_from` must ascend within \[0, 1\]"),
         (({}, {"tasks": ["inversion"]}, {"rows_from": [0.5]}), "`rows_from` must be empty with tasks of square"),
+        (({}, {}, {"signs_between": [0.5, 0.5]}), "`signs_between` must be 0 <= start < end <= 1. Got"),
+        (
+            ({}, {"tasks": ["eigenvalues"]}, {"signs_between": [0, 1]}),
+            "`signs_between` must be None with tasks of symm",
+        ),
         (({"num_positions": 20},), "`num_positions` must be at least 24, the longest sequence. Got 20"),
         (({}, {}, {"batch_size": 0}), "must be positive"),
         (({}, {}, {"passes_price": -1.0}), "must not be negative"),

@@ -102,6 +102,21 @@ def test_noise():
     assert relative.mean().item() == pytest.approx(0.1, rel=0.1)
 
 
+@pytest.mark.parametrize("kind", ["uniform", "gaussian"])
+@pytest.mark.parametrize("share", [0.0, 0.1, 1.0])
+def test_share_of_negative_coefficients(kind, share):
+    def drawn(**changes):
+        [group] = draw_problems(Source(tasks=("addition",), coefficients=kind, **changes), 2000, seeded())
+        return group
+
+    group = drawn(negative_share=share)
+    assert (group.input < 0).double().mean().item() == pytest.approx(share, abs=0.01)
+    # signs are all that changes
+    assert torch.equal(group.input.abs(), drawn().input.abs())
+    torch.testing.assert_close(group.output, answer("addition", group.input))
+    assert torch.equal(drawn(negative_share=0.5).input, drawn().input)
+
+
 def test_what_cannot_be_written_is_drawn_anew():
     source = Source(tasks=("inversion",), rows=(3, 3))
     [free], [limited] = (draw_problems(source, 300, seeded(), limits=(1e101, x)) for x in (1e101, 1.0))
@@ -134,6 +149,8 @@ def test_examples_come_from_the_generator_alone():
         ({"columns": (0, 2)}, "`columns` must be 1 <= least"),
         ({"tasks": ("inversion",), "columns": (3, 3)}, "must be None with tasks of square matrices"),
         ({"scale": (0, 2)}, "`scale` must be"),
+        ({"negative_share": 1.5}, r"`negative_share` must be within \[0, 1\]. Got 1.5"),
+        ({"tasks": ("svd", "eigenvalues"), "negative_share": 0.1}, "`negative_share` must be 0.5 with tasks of symm"),
         ({"input_noise": -0.1}, "must not be negative"),
     ],
 )
