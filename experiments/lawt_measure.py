@@ -98,6 +98,15 @@ def loops(trained: Sequence[Trained], budget: Budget) -> dict[str, Any]:
     return {"trained": _accuracies(trained, budget, f"Eigenvalues, {_size(trained)}, equal numbers of examples")}
 
 
+def beginnings(trained: Sequence[Trained], budget: Budget) -> dict[str, Any]:
+    """What it is worth to begin with one row and with positive numbers, after equal numbers of steps."""
+    return {
+        "trained": _accuracies(
+            trained, budget, f"Matrix-vector products, {_size(trained)}, by what training begins with"
+        )
+    }
+
+
 def failure(trained: Sequence[Trained], budget: Budget) -> dict[str, Any]:
     """Where failures come from: rounding and conditioning for the inverse, non-orthogonality for eigenvectors."""
     views = {"trained": _accuracies(trained, budget, "Trained models of the two hard tasks")}
@@ -115,6 +124,7 @@ MEASURES: dict[str, Callable[[Sequence[Trained], Budget], dict[str, Any]]] = {
     "ood": ood,
     "noise": noise,
     "loops": loops,
+    "beginnings": beginnings,
     "failure": failure,
 }
 
@@ -221,8 +231,9 @@ def _spectra(one: Trained, count: int, law: str, seed: int = _SEED) -> torch.Ten
 
 
 def _size(trained: Sequence[Trained]) -> str:
-    low, high = _source(trained[0]).rows
-    return f"{high} x {high}" if low == high else f"{low} to {high} rows"
+    source = _source(trained[0])
+    (low, high), columns = source.rows, source.columns or source.rows
+    return f"{high} x {columns[1]}" if low == high else f"{low} to {high} rows"
 
 
 def _task(one: Trained) -> str:

@@ -191,6 +191,19 @@ def _loops(scale: str) -> list[Run]:
     ]
 
 
+def _beginnings(scale: str) -> list[Run]:
+    rows, signs = {"settings.rows_from": []}, {"settings.signs_between": None}
+    kinds = {"rows, then signs": {}, "rows only": signs, "signs only": rows, "neither": {**rows, **signs}}
+    short = {}
+    if scale == "cpu":  # two rows: the smallest sum of products
+        short = {**_source(rows=[2, 2], columns=[5, 5]), "settings.batch_size": 16, "run.num_steps": 10_000}
+        short |= {"settings.rows_from": [0.1], "settings.signs_between": [0.2, 0.5]}
+    return [
+        _task_run("matrix_vector", label, f"-{label.replace(', ', '-').replace(' ', '-')}", **{**short, **changes})
+        for label, changes in kinds.items()
+    ]
+
+
 def _failure(scale: str) -> list[Run]:
     short = {"run.num_steps": 30_000} if scale == "cpu" else {}  # of 100,000
     return [_task_run(task, **short) for task in ("eigenvectors", "inversion")]
@@ -203,6 +216,7 @@ _RUNS = {
     "ood": _ood,
     "noise": _noise,
     "loops": _loops,
+    "beginnings": _beginnings,
     "failure": _failure,
 }
 
