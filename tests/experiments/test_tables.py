@@ -11,20 +11,7 @@ def test_pages_say_what_the_committed_results_say(page):
     assert tables.render(text) == text, "run `python -m experiments.tables`"
 
 
-PENDING = pytest.mark.xfail(reason="needs LAWT's trained weights")
-
-
-@pytest.mark.parametrize(
-    "page",
-    [
-        pytest.param(
-            page,
-            id=page.name,
-            marks=PENDING if page.name == "lawt.md" else (),
-        )
-        for page in tables.PAGES
-    ],
-)
+@pytest.mark.parametrize("page", tables.PAGES, ids=lambda page: page.name)
 def test_every_table_of_a_page_has_been_measured(page):
     assert "Not measured yet." not in page.read_text()
 
