@@ -125,6 +125,10 @@ def _task_run(task: str, label: str = "", suffix: str = "", **changes: Any) -> R
     return Run(name + suffix, label or name, config, {**_source(tasks=[task]), **changes})
 
 
+def _suffix(label: str) -> str:
+    return f"-{label.replace(', ', '-').replace(' ', '-').lower()}"
+
+
 _CONFIGS = {task: f"lawt-{task.replace('_', '-')}" for task in ("transposition", "addition", "matrix_vector")}
 _CONFIGS |= {"eigenvalues": "lawt-eigenvalues", "eigenvectors": "lawt-eigenvectors", "inversion": "lawt-inversion"}
 
@@ -185,22 +189,18 @@ def _loops(scale: str) -> list[Run]:
     }
     # at equal steps, fewer than convergence takes: what is compared is the speed of learning
     short = {"run.num_steps": 5_000} if scale == "cpu" else {}
-    return [
-        _task_run("eigenvalues", label, f"-{label.replace(', ', '-').replace(' ', '-').lower()}", **changes, **short)
-        for label, changes in kinds.items()
-    ]
+    return [_task_run("eigenvalues", label, _suffix(label), **changes, **short) for label, changes in kinds.items()]
 
 
 def _beginnings(scale: str) -> list[Run]:
-    rows, signs = {"settings.rows_from": []}, {"settings.signs_between": None}
-    kinds = {"rows, then signs": {}, "rows only": signs, "signs only": rows, "neither": {**rows, **signs}}
+    no_rows, no_signs = {"settings.rows_from": []}, {"settings.signs_between": None}
+    kinds = {"rows, then signs": {}, "rows only": no_signs, "signs only": no_rows, "neither": {**no_rows, **no_signs}}
     short = {}
     if scale == "cpu":  # two rows: the smallest sum of products
         short = {**_source(rows=[2, 2], columns=[5, 5]), "settings.batch_size": 16, "run.num_steps": 10_000}
         short |= {"settings.rows_from": [0.1], "settings.signs_between": [0.2, 0.5]}
     return [
-        _task_run("matrix_vector", label, f"-{label.replace(', ', '-').replace(' ', '-')}", **{**short, **changes})
-        for label, changes in kinds.items()
+        _task_run("matrix_vector", label, _suffix(label), **{**short, **changes}) for label, changes in kinds.items()
     ]
 
 
