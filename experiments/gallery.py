@@ -1,4 +1,4 @@
-"""Every law of `rangeformer.structured` in one picture and one page: what it is, what it looks like, how it decays.
+"""Every law of `rangeformer.distributions` in one picture and one page: what it is, what it looks like, how it decays.
 
 `python -m experiments.gallery` draws docs/structured-laws.png and writes the tables of docs/structured-laws.md anew from
 the laws' docstrings.
@@ -15,9 +15,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from experiments.options import option, parse
-from experiments.pictures import STYLE, plt
-from rangeformer import structured
+from experiments.common.options import option, parse
+from experiments.common.pictures import STYLE, plt
+from rangeformer import distributions as structured
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 PAGE = DOCS / "structured-laws.md"

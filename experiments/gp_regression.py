@@ -14,10 +14,12 @@ from pathlib import Path
 
 import torch
 
-from experiments import datasets, environment, gp, gp_step, pictures
-from experiments.methods import METHODS, Method
-from experiments.options import option, parse
-from experiments.reporting import progress, say, seconds, show_table, write_json
+from experiments.common import datasets, environment, pictures
+from experiments.common.options import option, parse
+from experiments.common.reporting import progress, say, seconds, show_table, write_json
+from experiments.gp import model as gp
+from experiments.gp import step as gp_step
+from experiments.gp.methods import METHODS, Method
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 

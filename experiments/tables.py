@@ -7,26 +7,24 @@ import json
 import re
 from pathlib import Path
 
-from experiments import (
-    gp_regression,
-    gp_step,
-    image_compression,
-    lawt,
-    lawt_measure,
-    learned_gain,
-    ood_ladder,
-    ood_loops,
-    ood_matrices,
-    ood_suite,
-    preconditioners,
-    sketching_benchmark,
-    sketching_fewshot,
-    sketching_memmap,
-    sketching_products,
-    sketching_speed,
-)
+from experiments import gp_regression
+from experiments.gp import preconditioners
+from experiments.gp import step as gp_step
 from experiments.gpu import views as gpu_views
 from experiments.krylov import views as krylov_views
+from experiments.lawt import comparison as lawt
+from experiments.lawt import measure as lawt_measure
+from experiments.learned_gain import comparison as learned_gain
+from experiments.low_rank import benchmark as sketching_benchmark
+from experiments.low_rank import fewshot as sketching_fewshot
+from experiments.low_rank import image_compression
+from experiments.low_rank import memmap as sketching_memmap
+from experiments.low_rank import products as sketching_products
+from experiments.low_rank import speed as sketching_speed
+from experiments.ood import ablation as ood_ladder
+from experiments.ood import loops as ood_loops
+from experiments.ood import matrices as ood_matrices
+from experiments.ood import suite as ood_suite
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = (

@@ -3,7 +3,7 @@
 from linear_operator import settings as linear_operator_settings
 from linear_operator.operators import LinearOperator
 
-from gp_integration.active import Block
+from gp_integration.state import Block
 
 SMALL = "matrices small enough for Cholesky"
 

@@ -8,12 +8,13 @@ import torch
 from linear_operator.operators import AddedDiagLinearOperator
 from torch import Tensor
 
-from gp_integration import certified, sampling
-from gp_integration.active import Block
+from gp_integration import calls as certified
+from gp_integration import sampling
 from gp_integration.covariance import kind_of, noisy_system, samplable
 from gp_integration.dispatch import stays_with_cholesky
 from gp_integration.notices import leave_alone
-from gp_integration.task import Task
+from gp_integration.request import Task
+from gp_integration.state import Block
 
 
 def solve(

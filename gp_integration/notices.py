@@ -3,7 +3,7 @@
 import threading
 import warnings
 
-from gp_integration.active import Block
+from gp_integration.state import Block
 
 _lock = threading.Lock()
 _said: set[str] = set()

@@ -8,11 +8,12 @@ from linear_operator import to_linear_operator
 from linear_operator.operators import LinearOperator
 from torch import Tensor
 
-from gp_integration import active, noisy
-from gp_integration.active import Block
+from gp_integration import noisy
+from gp_integration import state as active
 from gp_integration.options import Options
 from gp_integration.report import Recorder
-from gp_integration.task import Task
+from gp_integration.request import Task
+from gp_integration.state import Block
 
 
 class RangeFormerLinearOperator(LinearOperator):

@@ -18,7 +18,8 @@ from gpytorch.models.exact_prediction_strategies import DefaultPredictionStrateg
 from gpytorch.variational._variational_strategy import _VariationalStrategy
 from linear_operator.operators import AddedDiagLinearOperator
 
-from gp_integration import active, noisy, prediction, sampling, training
+from gp_integration import noisy, prediction, sampling, training
+from gp_integration import state as active
 from gp_integration.covariance import samplable
 from gp_integration.notices import leave_alone
 

@@ -22,15 +22,15 @@ from linear_operator.operators import (
 from torch import Tensor
 
 import rangeformer as rf
-from gp_integration import certified
-from gp_integration.active import Block
+from gp_integration import calls as certified
 from gp_integration.covariance import PredictiveCovariance, kernels_of, kind_of, noisy_system
 from gp_integration.derivatives import FirstDerivative
 from gp_integration.dispatch import stays_with_cholesky
 from gp_integration.folding import Fold
 from gp_integration.notices import leave_alone
 from gp_integration.options import Options
-from gp_integration.task import Shared, Task
+from gp_integration.request import Shared, Task
+from gp_integration.state import Block
 
 # Test points are solved for in blocks: wide enough for fast products, narrow enough for memory.
 _BLOCK_COLUMNS = 512

@@ -9,10 +9,10 @@ from gpytorch.distributions import MultivariateNormal
 from linear_operator.operators import LinearOperator
 from torch import Tensor
 
-from gp_integration import certified
-from gp_integration.active import Block
+from gp_integration import calls as certified
 from gp_integration.report import Call
-from gp_integration.task import Task
+from gp_integration.request import Task
+from gp_integration.state import Block
 
 # Up to this order samples come from a Cholesky factor: exact, and differentiable.
 CHOLESKY_SIZE = 4096

@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from gp_integration import active, patches
+from gp_integration import patches
+from gp_integration import state as active
 from gp_integration.options import Options
 from gp_integration.report import Recorder, Report
 

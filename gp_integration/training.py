@@ -3,12 +3,12 @@
 from gpytorch.distributions import MultivariateNormal
 from torch import Tensor
 
-from gp_integration import certified
-from gp_integration.active import Block
+from gp_integration import calls as certified
 from gp_integration.covariance import kernels_of, kind_of, noisy_system
 from gp_integration.dispatch import stays_with_cholesky
 from gp_integration.notices import leave_alone
-from gp_integration.task import Task
+from gp_integration.request import Task
+from gp_integration.state import Block
 
 
 def log_prob(block: Block, distribution: MultivariateNormal, value: Tensor) -> Tensor | None:

@@ -9,12 +9,12 @@ import torch
 
 from rangeformer import MatrixOperator, as_operator
 from rangeformer.validation import check_count
-from sketching.distributions import Gaussian, RangeFormerSketch, SampledRowSpace, Sketch, SparseSign, SubsampledTrig
-from sketching.distributions.base import default_max_rows
-from sketching.memmaps import MemmapOperator
-from sketching.out_of_core import MOST_SAMPLED_ENTRIES, OutOfCoreOperator
-from sketching.shipped import trained_lift
-from sketching.thin_product import in_no_order, thin_product
+from sketching.out_of_core.memmaps import MemmapOperator
+from sketching.out_of_core.row_blocks import MOST_SAMPLED_ENTRIES, OutOfCoreOperator
+from sketching.sketches import Gaussian, RangeFormerSketch, SampledRowSpace, Sketch, SparseSign, SubsampledTrig
+from sketching.sketches.base import default_max_rows
+from sketching.sketches.left_sketch import in_no_order, thin_product
+from sketching.sketches.shipped import trained_lift
 
 SKETCHES: dict[str, Callable[[], Sketch]] = {
     "gaussian": Gaussian,
@@ -60,7 +60,7 @@ def one_matrix(A: Any) -> MatrixOperator:
         return MemmapOperator(A)
     if "dask.array" in sys.modules and isinstance(A, sys.modules["dask.array"].Array):
         # who has such an array has dask, which is no dependency
-        from sketching.dask_arrays import DaskOperator
+        from sketching.out_of_core.dask_arrays import DaskOperator
 
         return DaskOperator(A)
     operator = as_operator(A)

@@ -16,10 +16,10 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from rangeformer import MatrixOperator, as_operator
 from rangeformer.validation import check_count, check_tolerance
-from sketching.centred import CentredOperator
-from sketching.distributions import Sketch
-from sketching.low_rank import LowRank
-from sketching.randomized_svd import AUTO, randomized_svd
+from sketching.algorithms.randomized_svd import AUTO, randomized_svd
+from sketching.centred_operator import CentredOperator
+from sketching.results import LowRank
+from sketching.sketches import Sketch
 
 _SPARSE = ("csr", "csc")
 

@@ -5,8 +5,8 @@ from contextlib import contextmanager
 
 import torch
 
-from rangeformer.solution import ConvergenceWarning
-from rangeformer.structured import SHAPES
+from rangeformer.distributions import SHAPES
+from rangeformer.results import ConvergenceWarning
 
 NAMES = ["rangeformer", "rangeformer-untrained", "rpcholesky", "pivoted-cholesky", "nystrom", None]
 

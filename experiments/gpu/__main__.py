@@ -15,11 +15,13 @@ from pathlib import Path
 
 import torch
 
-from experiments import datasets, gp_regression, krylov_comparison
+from experiments import gp_regression
+from experiments.common import datasets
+from experiments.common.options import option, parse
+from experiments.common.reporting import say, seconds, show_table, write_json
 from experiments.gpu import ceilings, clock, machine, members, products, sketches, steps, throughput, views
 from experiments.gpu.part import Request
-from experiments.options import option, parse
-from experiments.reporting import say, seconds, show_table, write_json
+from experiments.krylov import comparison as krylov_comparison
 
 STEP_SIZES = (20_000, 50_000, 100_000)
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from experiments import environment
+from experiments.common import environment
 
 
 @dataclass(frozen=True)

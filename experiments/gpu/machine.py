@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 import torch
 
-from experiments import environment
+from experiments.common import environment
 
 
 def describe(device: torch.device) -> dict:

@@ -4,13 +4,13 @@ from dataclasses import replace
 
 import torch
 
-from experiments.contenders import Ours, Price, Problem
+from experiments.common.contenders import Ours, Price, Problem
+from experiments.common.measures import quartiles, relative_error
+from experiments.common.models import GALERKIN, PURE, members
 from experiments.gpu.clock import timed
 from experiments.gpu.part import Request
-from experiments.measures import quartiles, relative_error
-from experiments.models import GALERKIN, PURE, members
-from experiments.ood_families import Source
-from experiments.ood_suite import is_well_posed, problems
+from experiments.ood.families import Source
+from experiments.ood.suite import is_well_posed, problems
 
 OPERATIONS = ("solve", "eigenvalues", "logdet")
 

@@ -13,13 +13,13 @@ from linear_operator.operators import AddedDiagLinearOperator, ConstantDiagLinea
 from torch import Tensor
 
 import rangeformer as rf
-from experiments import datasets
+from experiments.common import datasets
+from experiments.gp.methods import METHODS
 from experiments.gpu.chunked import ChunkedKernel, Stored
 from experiments.gpu.clock import Timing, timed
 from experiments.gpu.machine import free_bytes
 from experiments.gpu.part import Request
 from experiments.krylov.matrices import HYPERPARAMETERS
-from experiments.methods import METHODS
 
 TOLERANCE, PROBE_TOLERANCE = 1e-3, 5e-2  # of our training solves, as `use_rangeformer` asks for
 NUM_PROBES = 15

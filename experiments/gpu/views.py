@@ -2,8 +2,8 @@
 
 from collections.abc import Callable
 
-from experiments.measures import error_text
-from experiments.reporting import duration
+from experiments.common.measures import error_text
+from experiments.common.reporting import duration
 
 Rows = tuple[list[str], list[list[str]]]
 

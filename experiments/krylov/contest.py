@@ -11,7 +11,7 @@ import scipy.sparse.linalg
 import torch
 
 import rangeformer as rf
-from experiments import environment
+from experiments.common import environment
 from experiments.krylov.matrices import Case
 
 TOLERANCES = (1e-2, 1e-4, 1e-6)

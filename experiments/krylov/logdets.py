@@ -10,11 +10,11 @@ from torch import Tensor
 
 import rangeformer as rf
 import sketching
+from experiments.gp.methods import Record, counted_linear_cg
 from experiments.krylov.contest import CLASSICAL, MAX_PASSES, OURS, Method, Run
 from experiments.krylov.matrices import Case
 from experiments.krylov.solves import CHOLESKY, LOOPS, RANGEFORMER
-from experiments.methods import Record, counted_linear_cg
-from rangeformer.block_krylov import BlockKrylov
+from rangeformer.krylov.block_lanczos import BlockKrylov
 
 PROBES = (5, 15, 60)
 # (probes, Lanczos steps, rank of the pivoted Cholesky preconditioner)

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 import rangeformer as rf
-from experiments import datasets, gp, matrices
+from experiments.common import datasets, matrices
+from experiments.gp import model as gp
 from rangeformer.operators import DenseOperator
 
 HYPERPARAMETERS = Path(__file__).resolve().parent.parent / "hyperparameters"

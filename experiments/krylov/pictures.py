@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from experiments.pictures import GRID, STYLE, plt, ticker
+from experiments.common.pictures import GRID, STYLE, plt, ticker
 
 CURRENCIES = {"passes": "passes over A", "matvecs": "matrix-vector products", "seconds": "seconds, set-up included"}
 _OURS = ("#1b7f79", "#5fb3a8", "#0b4f6c", "#c2571a", "#d9a05b")

@@ -12,10 +12,10 @@ from linear_operator.utils import linear_cg
 from torch import Tensor
 
 import rangeformer as rf
-from experiments import classical
+from experiments.common import classical
 from experiments.krylov.contest import CLASSICAL, MAX_PASSES, OURS, TOLERANCES, Method, Run, scipy_operator
 from experiments.krylov.matrices import KERNEL, Case
-from rangeformer.looped.member import LoopedModel
+from rangeformer.models.looped_model import LoopedModel
 
 LOOPS = (4, 8, 16)
 CHOLESKY, RANGEFORMER = "Cholesky", "RangeFormer"

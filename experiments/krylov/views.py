@@ -2,9 +2,9 @@
 
 from collections.abc import Callable, Sequence
 
-from experiments.environment import CLOCKS
-from experiments.measures import error_text
-from experiments.reporting import duration
+from experiments.common.environment import CLOCKS
+from experiments.common.measures import error_text
+from experiments.common.reporting import duration
 
 VIEWS = ("losses", "solve-1", "solve-16", "eigenpairs", "logdet", "ratios")
 TARGET = 1e-6  # of solves and eigenpairs

@@ -22,9 +22,9 @@ from typing import overload
 import torch
 from torch import nn
 
-from rangeformer.attention import ATTENTIONS
 from rangeformer.baselines.config import SCALARS, PaperConfig
 from rangeformer.baselines.tokens import Tokens, position_angles
+from rangeformer.models.attention import ATTENTIONS
 from rangeformer.shapes import Float, Tensor
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from rangeformer.checkpoint import card_path, save
+from rangeformer.models.checkpoint import card_path, save
 from rangeformer.pretrain.card import make_card
 from rangeformer.pretrain.curves import write_curves
 from rangeformer.pretrain.distributed import started

@@ -5,7 +5,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from rangeformer.checkpoint import write_atomically
+from rangeformer.models.checkpoint import write_atomically
 from rangeformer.pretrain.card import plain_history
 from rangeformer.pretrain.plan import Plan
 from rangeformer.pretrain.trainer import TrainingResult

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import torch
 
+from rangeformer.distributions import LAWS, draw
 from rangeformer.shapes import Float, Tensor
-from rangeformer.structured import LAWS, draw
 
 VALIDATION_LAWS = ("kernel_clustered", "kernel_manifold", "graph_laplacian", "stencil", "wishart")
 """Never trained on by the tasks that answer directly."""
@@ -54,7 +54,7 @@ def draw_operations(
     eigenvalues from LAPACK's symmetric eigensolver.
 
     Args:
-        laws: Keys of `rangeformer.structured.LAWS`; one that stands twice is drawn twice as often.
+        laws: Keys of `rangeformer.distributions.LAWS`; one that stands twice is drawn twice as often.
         n: Size.
         batch_size: b.
         generator: Source of all randomness; equal seeds on one device give equal problems.
@@ -102,7 +102,7 @@ def draw_validation(
     """Fixed problems of each law at each size, on the CPU.
 
     Args:
-        laws: Keys of `rangeformer.structured.LAWS`.
+        laws: Keys of `rangeformer.distributions.LAWS`.
         sizes: Sizes.
         num_members: Matrices of each law and size.
         noise_range: As in `draw_operations`.

@@ -15,7 +15,7 @@ from typing import Any
 
 from torch import Tensor
 
-from rangeformer.checkpoint import write_atomically
+from rangeformer.models.checkpoint import write_atomically
 from rangeformer.pretrain.plan import Plan
 from rangeformer.pretrain.state import Record, Weights
 

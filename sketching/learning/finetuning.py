@@ -2,7 +2,7 @@
 
 Three things can be learned from a few members. What their rows have in common: the leading eigenvectors of
 mean_i A_i^T A_i / |A_i|^2, the best space to sketch with that does not depend on the member. What each of them is like, so that those
-like the rows read can be taken instead of the mean (`sketching.distributions.likeness`). Both need the columns of all members to mean
+like the rows read can be taken instead of the mean (`sketching.sketches.likeness`). Both need the columns of all members to mean
 the same. And how their entries move together: gradient steps on the lift, of whatever sizes the members are. Each is kept only if it
 lowers the error on members that were put aside, and where A turns out to be no member, the rows that the sketch reads say so.
 """
@@ -19,12 +19,12 @@ from rangeformer.randomness import SKETCH, generator_or_default
 from rangeformer.shapes import Float, Tensor
 from rangeformer.validation import check_count
 from sketching.arguments import check_rank, one_matrix, rows_allowed
-from sketching.distributions.guesses import LIFT_SHARES
-from sketching.distributions.rangeformer import RangeFormerSketch
-from sketching.distributions.row_space import leading_eigenvectors
 from sketching.learning.objective import Target, excess_of, lift_loss
-from sketching.lift import Lift
-from sketching.shipped import trained_lift
+from sketching.sketches.candidates import LIFT_SHARES
+from sketching.sketches.random_features import Lift
+from sketching.sketches.rangeformer import RangeFormerSketch
+from sketching.sketches.row_space import leading_eigenvectors
+from sketching.sketches.shipped import trained_lift
 
 Report = Callable[[dict[str, Any]], None]
 _FAMILY_FACTOR = 2  # directions of a family over columns of a sketch: which of them matter is A's own affair
@@ -75,7 +75,7 @@ def finetune(
         generator: Source of all randomness; a fixed one if None.
 
     Returns:
-        The adapted lift, for `RangeFormerSketch(lift)`; `rangeformer.checkpoint.save` and `load` know it. On the members put aside
+        The adapted lift, for `RangeFormerSketch(lift)`; `rangeformer.models.checkpoint.save` and `load` know it. On the members put aside
         never worse than `model`, which comes back as a copy if nothing helped.
 
     Raises:
@@ -181,7 +181,7 @@ def known_family(lift: Lift, family: Float[Tensor, "n k"], members: Float[Tensor
     Args:
         lift: The network.
         family: Directions times the roots of their energies.
-        members: F_i of those that are remembered, see `sketching.distributions.likeness`; may be none.
+        members: F_i of those that are remembered, see `sketching.sketches.likeness`; may be none.
     """
     n, k = family.shape
     found = Lift.untrained(replace(lift.config, family_shape=(n, k), num_members=len(members)))

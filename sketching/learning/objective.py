@@ -6,11 +6,11 @@ import torch
 
 from rangeformer.operators import as_operator
 from rangeformer.shapes import Float, Tensor
-from sketching.distributions.base import Sketch
-from sketching.distributions.holdout import joined
-from sketching.distributions.reading import stratified_rows
 from sketching.learning.leading_space import leading_space
-from sketching.lift import Lift
+from sketching.sketches.base import Sketch
+from sketching.sketches.holdout import joined
+from sketching.sketches.random_features import Lift
+from sketching.sketches.reading import stratified_rows
 
 _RIDGE = 1e-12  # of the image's Gram matrix, over its mean diagonal
 _FLOOR = 1e-3  # squared excess below which more is not worth learning

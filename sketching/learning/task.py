@@ -7,15 +7,15 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
+from rangeformer.distributions import KERNEL_LAWS, LAWS, RECTANGULAR_LAWS, draw, draw_matrix
 from rangeformer.pretrain.curriculum import draw_between, draw_index, draw_size
 from rangeformer.pretrain.seeding import mixed_seed
 from rangeformer.pretrain.task import Task
 from rangeformer.shapes import Tensor
-from rangeformer.structured import KERNEL_LAWS, LAWS, RECTANGULAR_LAWS, draw, draw_matrix
-from sketching.distributions.guesses import LIFT_SHARES, on_device, untrained_lift
-from sketching.distributions.rangeformer import RangeFormerSketch
 from sketching.learning.objective import Target, excess_of, lift_loss
-from sketching.lift import Lift, LiftConfig
+from sketching.sketches.candidates import LIFT_SHARES, on_device, untrained_lift
+from sketching.sketches.random_features import Lift, LiftConfig
+from sketching.sketches.rangeformer import RangeFormerSketch
 
 VALIDATION_LAWS = ("image_patches", "word_counts", "kernel_manifold", "kernel_warped")
 """Never trained on."""
@@ -195,7 +195,7 @@ def draw_target(law: str, shape: tuple[int, int], generator: torch.Generator) ->
     """One matrix of a law: `(m, n)`, or for a positive semidefinite law `(n, n)`, its points in random order.
 
     Args:
-        law: A key of `rangeformer.structured.RECTANGULAR_LAWS` or `LAWS`.
+        law: A key of `rangeformer.distributions.RECTANGULAR_LAWS` or `LAWS`.
         shape: (m, n).
         generator: Source.
     """

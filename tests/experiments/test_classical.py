@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from experiments.classical import (
+from experiments.common.classical import (
     conjugate_gradients,
     jacobi,
     lanczos,

@@ -4,11 +4,21 @@ import pytest
 import torch
 
 import rangeformer as rf
-from experiments.contenders import CANNOT_RUN, OPERATIONS, Direct, Krylov, Ours, Paper, Price, contenders, problem
-from experiments.measures import relative_error
-from experiments.models import members, paper_models
+from experiments.common.contenders import (
+    CANNOT_RUN,
+    OPERATIONS,
+    Direct,
+    Krylov,
+    Ours,
+    Paper,
+    Price,
+    contenders,
+    problem,
+)
+from experiments.common.measures import relative_error
+from experiments.common.models import members, paper_models
 from rangeformer.baselines import ScaledPaperRangeFormer
-from rangeformer.looped.galerkin import GalerkinConfig, GalerkinRangeFormer
+from rangeformer.models.learned_krylov import GalerkinConfig, GalerkinRangeFormer
 from tests.helpers import conditioned, seeded, with_spectrum
 
 PLENTY = Price(100, 100)

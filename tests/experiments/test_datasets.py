@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from experiments import datasets
+from experiments.common import datasets
 
 CPU = torch.device("cpu")
 

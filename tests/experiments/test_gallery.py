@@ -4,7 +4,7 @@ import pytest
 from PIL import Image
 
 from experiments import gallery
-from rangeformer import structured
+from rangeformer import distributions as structured
 
 LAWS = [law for laws in gallery.KINDS.values() for law in laws]
 

@@ -4,8 +4,9 @@ import gpytorch
 import pytest
 import torch
 
-from experiments import datasets, gp
-from experiments.methods import METHODS
+from experiments.common import datasets
+from experiments.gp import model as gp
+from experiments.gp.methods import METHODS
 
 
 def problem(n: int = 120, kernel: str = "matern32") -> gp.ExactGP:

@@ -5,8 +5,8 @@ import json
 import pytest
 
 from experiments import gp_regression
-from experiments.methods import METHODS
-from experiments.options import parse
+from experiments.common.options import parse
+from experiments.gp.methods import METHODS
 
 
 def run(tmp_path, *options: str) -> dict:

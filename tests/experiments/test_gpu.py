@@ -8,11 +8,11 @@ import torch
 from linear_operator.operators import AddedDiagLinearOperator, ConstantDiagLinearOperator
 
 import rangeformer as rf
+from experiments.common.options import parse
 from experiments.gpu import __main__ as gpu
 from experiments.gpu import clock, machine, steps, views
 from experiments.gpu.chunked import ChunkedKernel, Stored
 from experiments.gpu.part import Request
-from experiments.options import parse
 from tests.helpers import normal
 
 CPU = torch.device("cpu")

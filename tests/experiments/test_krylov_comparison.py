@@ -8,11 +8,11 @@ import pytest
 import scipy.sparse
 import torch
 
-from experiments import krylov_comparison
+from experiments.common.options import parse
+from experiments.krylov import comparison as krylov_comparison
 from experiments.krylov import eigenpairs, logdets, solves, views
 from experiments.krylov.contest import Method, Run, measure
 from experiments.krylov.matrices import FOLDER, KERNEL, NUM_PAIRS, Case, folder_cases, spectrum_case, truth
-from experiments.options import parse
 from tests.helpers import kernel, normal
 
 

@@ -5,13 +5,15 @@ import json
 import pytest
 import torch
 
-from experiments import lawt, lawt_runs, tables
-from experiments.lawt_measure import MEASURES
-from experiments.lawt_views import Budget, by_condition, encoding_views, error_views
+from experiments import tables
+from experiments.lawt import comparison as lawt
+from experiments.lawt import runs as lawt_runs
+from experiments.lawt.measure import MEASURES
+from experiments.lawt.views import Budget, by_condition, encoding_views, error_views
 from rangeformer.baselines.lawt import Scores
 from rangeformer.baselines.lawt.generators import SPECTRAL_LAWS
 from rangeformer.baselines.lawt.symbols import TASK_NAMES
-from rangeformer.checkpoint import MODELS
+from rangeformer.models.checkpoint import MODELS
 from rangeformer.pretrain.plan import Plan
 from rangeformer.pretrain.tasks.lawt import LawtTask
 

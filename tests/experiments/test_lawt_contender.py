@@ -6,10 +6,10 @@ import pytest
 import torch
 
 import rangeformer as rf
-from experiments import lawt_contender
-from experiments.contenders import CANNOT_RUN, Price, problem
-from experiments.lawt_contender import Lawt, lawt_columns, tiny_column
-from rangeformer.checkpoint import card_path
+from experiments.common.contenders import CANNOT_RUN, Price, problem
+from experiments.lawt import contender as lawt_contender
+from experiments.lawt.contender import Lawt, lawt_columns, tiny_column
+from rangeformer.models.checkpoint import card_path
 from tests.helpers import conditioned, seeded
 
 

@@ -5,8 +5,11 @@ import json
 import pytest
 import torch
 
-from experiments import gain_neighbors, gain_range, learned_gain, tables
-from experiments.options import parse
+from experiments import tables
+from experiments.common.options import parse
+from experiments.learned_gain import comparison as learned_gain
+from experiments.learned_gain import neighbors as gain_neighbors
+from experiments.learned_gain import range_features as gain_range
 from tests.helpers import conditioned, kernel, normal
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from experiments.measures import captured, error_text, geometric_mean, quartiles, relative_error, share_text
+from experiments.common.measures import captured, error_text, geometric_mean, quartiles, relative_error, share_text
 
 
 def test_relative_error_is_the_papers():

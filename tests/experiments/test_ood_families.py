@@ -4,8 +4,8 @@ import scipy.io
 import scipy.sparse
 import torch
 
-from experiments import matrices
-from experiments.ood_families import FAMILIES, REAL, SHIFT, SQUARED, Source, draw_family
+from experiments.common import matrices
+from experiments.ood.families import FAMILIES, REAL, SHIFT, SQUARED, Source, draw_family
 from tests.helpers import conditioned, seeded
 
 LAWS = Source()

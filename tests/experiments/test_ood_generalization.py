@@ -4,10 +4,13 @@ import json
 
 import pytest
 
-from experiments import ood_generalization, ood_loops, ood_suite, tables
-from experiments.models import paper_models
-from experiments.ood_families import FAMILIES
-from experiments.options import parse
+from experiments import tables
+from experiments.common.models import paper_models
+from experiments.common.options import parse
+from experiments.ood import generalization as ood_generalization
+from experiments.ood import loops as ood_loops
+from experiments.ood import suite as ood_suite
+from experiments.ood.families import FAMILIES
 
 
 def run(tmp_path, part: str, *options: str) -> dict:

@@ -1,4 +1,4 @@
-from experiments import preconditioners
+from experiments.gp import preconditioners
 
 
 def test_smoke(tmp_path):

@@ -5,10 +5,14 @@ import json
 import numpy as np
 import pytest
 
-from experiments import image_compression, sketching_benchmark, sketching_promises, sketching_rows, sketching_views
-from experiments.options import parse
-from experiments.sketching_contenders import contenders
-from experiments.sketching_matrices import Case
+from experiments.common.options import parse
+from experiments.low_rank import benchmark as sketching_benchmark
+from experiments.low_rank import image_compression
+from experiments.low_rank import promises as sketching_promises
+from experiments.low_rank import rows as sketching_rows
+from experiments.low_rank import views as sketching_views
+from experiments.low_rank.contenders import contenders
+from experiments.low_rank.matrices import Case
 
 
 @pytest.mark.parametrize(

@@ -3,9 +3,9 @@ import json
 import numpy as np
 import pytest
 
-from experiments import sketching_fewshot
-from experiments.options import parse
-from experiments.sketching_families import FAMILIES
+from experiments.common.options import parse
+from experiments.low_rank import fewshot as sketching_fewshot
+from experiments.low_rank.families import FAMILIES
 
 
 def test_smoke_writes_table_json_and_picture(tmp_path):

@@ -5,8 +5,8 @@ import pytest
 import scipy.io
 import scipy.sparse
 
-from experiments import sketching_matrices
-from experiments.shipped_matrices import SHIPPED
+from experiments.common.shipped_matrices import SHIPPED
+from experiments.low_rank import matrices as sketching_matrices
 
 
 @pytest.fixture

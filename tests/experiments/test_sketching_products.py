@@ -7,9 +7,10 @@ import pytest
 import scipy.sparse.linalg
 import torch
 
-from experiments import sketching_products, tables
-from experiments.options import parse
-from experiments.sketching_matrices import control
+from experiments import tables
+from experiments.common.options import parse
+from experiments.low_rank import products as sketching_products
+from experiments.low_rank.matrices import control
 
 
 def test_smoke_writes_tables_and_json(tmp_path):

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from experiments import sketching_speed
-from experiments.options import parse
+from experiments.common.options import parse
+from experiments.low_rank import speed as sketching_speed
 
 
 def test_smoke_writes_tables_and_json(tmp_path):

@@ -9,7 +9,8 @@ import torch
 from gp_models import by_cholesky, data, exact_gp, predict
 
 import rangeformer as rf
-from gp_integration import prediction, settings, task
+from gp_integration import prediction, settings
+from gp_integration import request as task
 from gp_integration.settings import use_rangeformer
 
 

@@ -8,7 +8,7 @@ import torch
 from gp_models import data, exact_gp, predict, truth, value_and_gradient
 
 import rangeformer as rf
-from gp_integration import structures
+from gp_integration import structure_cache as structures
 from gp_integration.settings import use_rangeformer
 
 

@@ -17,7 +17,7 @@ import pytest
 import torch
 
 import rangeformer as rf
-from rangeformer.looped.pure import PureRangeFormer
+from rangeformer.models.pure import PureRangeFormer
 
 ROOT = Path(__file__).parents[2]
 

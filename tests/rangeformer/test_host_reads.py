@@ -5,11 +5,11 @@ from contextlib import contextmanager
 import pytest
 import torch
 
-from rangeformer.block_krylov import BlockKrylov
-from rangeformer.conjugate_gradients import conjugate_gradients
-from rangeformer.looped.space import GalerkinSpace
+from rangeformer.krylov.block_lanczos import BlockKrylov
+from rangeformer.krylov.conjugate_gradients import conjugate_gradients
+from rangeformer.krylov.search_space import GalerkinSpace
 from rangeformer.operators import as_operator
-from rangeformer.pivoted import pivoted_cholesky
+from rangeformer.preconditioners.pivoted import pivoted_cholesky
 from tests.helpers import kernel, normal, seeded
 
 READS = ("__bool__", "__float__", "__int__", "item", "tolist", "numpy")

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import rangeformer as rf
-from rangeformer.checkpoint import read_card
+from rangeformer.models.checkpoint import read_card
 from rangeformer.pretrain.__main__ import INTERRUPTED
 from rangeformer.pretrain.__main__ import main as program_of_rangeformer
 from sketching import Lift

@@ -2,7 +2,7 @@
 
 import torch
 
-from rangeformer.neighbors import nearest_earlier
+from rangeformer.preconditioners.neighbors import nearest_earlier
 from rangeformer.pretrain.features.problems import Problem
 from rangeformer.shapes import Float, Int, Tensor
 

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 import torch
 
+from rangeformer.distributions import draw
 from rangeformer.operators import as_operator
-from rangeformer.pivoted import pivoted_cholesky
+from rangeformer.preconditioners.pivoted import pivoted_cholesky
 from rangeformer.shapes import Float, Tensor
-from rangeformer.structured import draw
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ def make_problem(
     """Draw one matrix of each law, in a random row order, and read their pivot columns.
 
     Args:
-        laws: Keys of `rangeformer.structured.LAWS`, one for each of the b matrices.
+        laws: Keys of `rangeformer.distributions.LAWS`, one for each of the b matrices.
         n: Size of all.
         num_columns: c.
         noisy_diagonal: Give the model the diagonal of A, or that of A - noise; callers may know either.

@@ -7,13 +7,13 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from rangeformer.model import RangeFormer, RangeFormerConfig
+from rangeformer.distributions import ALGEBRAIC_LAWS, KERNEL_LAWS, LAWS
+from rangeformer.models.features import RangeFormer, RangeFormerConfig
 from rangeformer.pretrain.curriculum import draw_between, draw_index, draw_size
 from rangeformer.pretrain.features.objectives import neighbor_loss, range_loss
 from rangeformer.pretrain.features.problems import Problem, make_problem
 from rangeformer.pretrain.features.validation import FIGURES_MEAN, ValidationCase, make_case, measure
 from rangeformer.pretrain.task import Task
-from rangeformer.structured import ALGEBRAIC_LAWS, KERNEL_LAWS, LAWS
 
 VALIDATION_LAWS = ("kernel_discretised", "kernel_manifold", "kernel_warped", "toeplitz", "stencil")
 """Never trained on: what is kept is what helps on other laws, at other sizes."""

@@ -11,7 +11,8 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
-from rangeformer.looped.galerkin import GalerkinConfig, GalerkinRangeFormer
+from rangeformer.distributions import LAWS
+from rangeformer.models.learned_krylov import GalerkinConfig, GalerkinRangeFormer
 from rangeformer.operators import as_operator
 from rangeformer.pretrain.curriculum import check_ends, draw_between, draw_size
 from rangeformer.pretrain.operations import (
@@ -24,7 +25,6 @@ from rangeformer.pretrain.operations import (
 )
 from rangeformer.pretrain.task import Task
 from rangeformer.shapes import Float, Tensor
-from rangeformer.structured import LAWS
 
 _FLOOR = 1e-8  # relative residuals below this do not matter
 

@@ -9,6 +9,7 @@ from torch import nn
 
 from rangeformer.baselines.config import SCALARS, PaperConfig
 from rangeformer.baselines.paper import PaperRangeFormer
+from rangeformer.distributions import PAPER_LAWS
 from rangeformer.pretrain.curriculum import draw_between, draw_index
 from rangeformer.pretrain.operations import (
     NOISE_RANGE,
@@ -20,7 +21,6 @@ from rangeformer.pretrain.operations import (
 )
 from rangeformer.pretrain.task import Task
 from rangeformer.shapes import Float, Tensor
-from rangeformer.structured import PAPER_LAWS
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,8 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
-from rangeformer.looped.pure import Loop, PureConfig, PureRangeFormer
+from rangeformer.distributions import PAPER_LAWS
+from rangeformer.models.pure import Loop, PureConfig, PureRangeFormer
 from rangeformer.operators import as_operator
 from rangeformer.pretrain.curriculum import check_ends, draw_between, draw_size
 from rangeformer.pretrain.operations import (
@@ -26,7 +27,6 @@ from rangeformer.pretrain.operations import (
 )
 from rangeformer.pretrain.task import Task
 from rangeformer.shapes import Float, Tensor
-from rangeformer.structured import PAPER_LAWS
 
 _FLOOR = 3e-3  # relative errors of the read-outs below this do not matter to the loss
 _RESOLVED = 1e-18  # of the energy error at the start: rounding beyond

@@ -8,7 +8,7 @@ from helpers import normal, seeded
 
 from rangeformer.baselines import PaperConfig, PaperRangeFormer
 from rangeformer.baselines.config import ATTENTION, EMBEDDINGS, OPERATIONS, POSITIONS
-from rangeformer.checkpoint import load, save
+from rangeformer.models.checkpoint import load, save
 
 SMALL = {"n_max": 9, "channels": 8, "num_heads": 2, "num_loops": 3, "mlp_factor": 2}
 EVERY = [

@@ -7,7 +7,7 @@ import re
 import pytest
 from toy import ToyConfig, toy_fields, toy_plan
 
-from rangeformer.checkpoint import load, read_card
+from rangeformer.models.checkpoint import load, read_card
 from rangeformer.pretrain import pretrain
 from rangeformer.pretrain.__main__ import main
 from rangeformer.pretrain.card import make_card

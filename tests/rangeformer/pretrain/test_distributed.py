@@ -11,7 +11,7 @@ import pytest
 import torch
 from toy import toy_fields, toy_plan
 
-from rangeformer.checkpoint import load, read_card
+from rangeformer.models.checkpoint import load, read_card
 from rangeformer.pretrain import Plan, pretrain
 from rangeformer.pretrain.__main__ import main
 from rangeformer.pretrain.distributed import Processes, started

@@ -6,8 +6,8 @@ import json
 import pytest
 import torch
 
-from rangeformer.checkpoint import SHIPPED, load, read_card
-from rangeformer.model import RangeFormer, RangeFormerConfig
+from rangeformer.models.checkpoint import SHIPPED, load, read_card
+from rangeformer.models.features import RangeFormer, RangeFormerConfig
 from rangeformer.pretrain import Plan, RunConfig, pretrain
 from rangeformer.pretrain.__main__ import main
 from rangeformer.pretrain.features.objectives import (

@@ -6,8 +6,8 @@ import pytest
 import torch
 from helpers import seeded
 
+from rangeformer.distributions import ALGEBRAIC_LAWS, PAPER_LAWS, draw
 from rangeformer.pretrain.operations import draw_operations
-from rangeformer.structured import ALGEBRAIC_LAWS, PAPER_LAWS, draw
 
 
 @pytest.mark.parametrize("n", [2, 10, 31])

@@ -8,11 +8,11 @@ from helpers import seeded
 
 from rangeformer.baselines import PaperConfig, PaperRangeFormer
 from rangeformer.baselines.config import OPERATIONS
+from rangeformer.distributions import PAPER_LAWS
 from rangeformer.pretrain.operations import draw_operations
 from rangeformer.pretrain.plan import Plan
 from rangeformer.pretrain.tasks.paper import PaperTask, exact_answer, relative_error
 from rangeformer.pretrain.trainer import pretrain
-from rangeformer.structured import PAPER_LAWS
 
 MODEL = {"n_max": 12, "channels": 8, "num_heads": 2, "num_loops": 2, "mlp_factor": 2}
 SMALL = {"sizes": (5, 8), "validation_sizes": (6,), "batch_size": 4, "validation_members": 2}

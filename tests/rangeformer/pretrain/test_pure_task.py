@@ -4,7 +4,7 @@ import pytest
 import torch
 from helpers import normal, seeded
 
-from rangeformer.looped.pure import PureConfig
+from rangeformer.models.pure import PureConfig
 from rangeformer.operators import as_operator
 from rangeformer.pretrain.seeding import batch_generator, weights_generator
 from rangeformer.pretrain.tasks.pure import PureTask, path_loss

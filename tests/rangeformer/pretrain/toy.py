@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
-from rangeformer.checkpoint import MODELS
+from rangeformer.models.checkpoint import MODELS
 from rangeformer.pretrain import Plan, Task
 from rangeformer.pretrain.__main__ import main
 from rangeformer.pretrain.tasks import TASKS

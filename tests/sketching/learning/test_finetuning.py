@@ -8,7 +8,7 @@ from sketch_examples import haar, mean_excess, smooth
 
 import rangeformer as rf
 import sketching
-from rangeformer.checkpoint import save
+from rangeformer.models.checkpoint import save
 from sketching import Lift, LiftConfig, RangeFormerSketch, finetune
 from sketching.learning.finetuning import known_family
 

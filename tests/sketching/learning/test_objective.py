@@ -7,7 +7,7 @@ from sketch_examples import excess, haar, optimum, smooth
 
 from sketching import Gaussian, RangeFormerSketch
 from sketching.learning.objective import Target, excess_of, lift_loss, squared_excess
-from sketching.lift import Lift
+from sketching.sketches.random_features import Lift
 
 
 @pytest.mark.parametrize("A", [smooth(), smooth().mT, haar()])

@@ -2,11 +2,11 @@ import pytest
 import torch
 from helpers import normal, seeded
 
+from rangeformer.distributions import RECTANGULAR_LAWS
 from rangeformer.pretrain import Plan, pretrain
-from rangeformer.structured import RECTANGULAR_LAWS
 from sketching.learning.task import VALIDATION_LAWS, SketchTask, as_a_table, draw_target
-from sketching.lift import Lift
 from sketching.pretrain import CONFIGS, TASKS
+from sketching.sketches.random_features import Lift
 
 TINY = {
     "model": {"channels": 8, "num_heads": 2, "num_waves": 24, "num_learned": 4},

@@ -12,7 +12,7 @@ from rangeformer.baselines.lawt.decoding import log_probability
 from rangeformer.baselines.lawt.layers import Attention, EncoderLayer
 from rangeformer.baselines.lawt.loops import Loops
 from rangeformer.baselines.lawt.symbols import BOUNDARY, PADDING
-from rangeformer.checkpoint import load, save
+from rangeformer.models.checkpoint import load, save
 
 SMALL = LawtConfig(
     input_encoding="P10",

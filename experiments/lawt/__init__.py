@@ -1,0 +1,1 @@
+"""What sequence-to-sequence models learn of linear algebra."""

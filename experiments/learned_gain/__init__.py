@@ -1,0 +1,1 @@
+"""What each learned part gains over the same pipeline untrained."""

@@ -1,0 +1,1 @@
+"""Randomised low-rank approximation beside its rivals."""

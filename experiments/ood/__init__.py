@@ -1,0 +1,1 @@
+"""Looped models on matrices and sizes outside the training distribution."""

@@ -1,0 +1,1 @@
+"""The public functions: each checks its arguments, computes, and verifies the result."""

@@ -1,0 +1,159 @@
+"""`eigvalsh` and `eigsh`: eigenvalues of a symmetric matrix by a looped model, with error bounds."""
+
+from typing import Any
+
+import torch
+
+from rangeformer.models.looped_model import LoopedModel
+from rangeformer.operators import as_operator
+from rangeformer.results import EigenPairs, Spectrum, costs, warn_unconverged
+from rangeformer.solvers.learned_krylov import METHOD, check_galerkin, check_loops, check_model
+from rangeformer.validation import check_count, check_square, check_symmetric, check_tolerance
+
+_ENDS = ("largest", "smallest", "magnitude")
+
+
+def eigvalsh(
+    A: Any,
+    *,
+    rtol: float = 1e-6,
+    model: LoopedModel | None = None,
+    num_loops: int | None = None,
+    generator: torch.Generator | None = None,
+) -> Spectrum:
+    """All eigenvalues of a symmetric A.
+
+    The Galerkin member reads A once a loop, 64 matvecs at a time. Once `num_loops` x 64 >= n the answer is exact up to rounding;
+    before, leading eigenvalues come with residual bounds and the others are quantiles of the spectral density.
+
+    Args:
+        A: `(*batch, n, n)` symmetric, anything `as_operator` accepts.
+        rtol: Estimated error accepted, relative to the largest magnitude.
+        model: Who answers. Default: the Galerkin member.
+        num_loops: Passes of the model. Default: the model's own, 16.
+        generator: Source of randomness; a fixed one if None.
+
+    Returns:
+        The eigenvalues, ascending, with an error estimate for each; not differentiable.
+
+    Raises:
+        TypeError: Wrong type of an argument.
+        ValueError: Wrong shape or value of an argument; A not symmetric or not finite.
+
+    Warns:
+        ConvergenceWarning: If an estimated error is above `rtol`.
+
+    Example:
+        >>> import torch, rangeformer as rf
+        >>> spectrum = rf.eigvalsh(torch.diag(torch.tensor([3.0, 1.0, 2.0], dtype=torch.float64)))
+        >>> [round(x, 6) for x in spectrum.value.tolist()], bool(spectrum.converged.all())
+        ([1.0, 2.0, 3.0], True)
+    """
+    operator = as_operator(A)
+    check_square(operator)
+    check_tolerance("rtol", rtol)
+    member = check_model(model)
+    loops = check_loops(num_loops, member)
+    before = operator.reads.snapshot()
+    check_symmetric(operator)
+    with torch.no_grad():
+        value, errors = member.eigenvalues(operator, num_loops=loops, generator=generator)
+    converged = value.isfinite() & (errors <= rtol * value.abs().amax(-1, keepdim=True))
+    message = "Converged."
+    if not bool(converged.all()):
+        message = unresolved("eigenvalues", int((~converged).sum()), converged.numel(), loops, rtol)
+        warn_unconverged(message, stacklevel=3)
+    return Spectrum(
+        value=value,
+        errors=errors,
+        converged=converged,
+        num_loops=loops,
+        method=METHOD,
+        message=message,
+        **costs(operator.reads.since(before)),
+    )
+
+
+def eigsh(
+    A: Any,
+    k: int,
+    which: str = "largest",
+    *,
+    rtol: float = 1e-6,
+    model: LoopedModel | None = None,
+    num_loops: int | None = None,
+    generator: torch.Generator | None = None,
+) -> EigenPairs:
+    """The k leading eigenpairs of a symmetric A, by Rayleigh-Ritz in a block Krylov space.
+
+    Args:
+        A: `(*batch, n, n)` symmetric, anything `as_operator` accepts.
+        k: How many, at most min(n, num_loops x 64).
+        which: "largest" (descending), "smallest" (ascending) or "magnitude" (largest magnitude first).
+        rtol: Residual norm accepted, relative to the largest magnitude.
+        model: A `GalerkinRangeFormer`. Default: the shipped one.
+        num_loops: Passes of the model. Default: the model's own, 16.
+        generator: Source of randomness; a fixed one if None.
+
+    Returns:
+        The pairs with the residual norm of each; not differentiable.
+
+    Raises:
+        TypeError: Wrong type of an argument.
+        ValueError: Wrong shape or value of an argument; A not symmetric or not finite.
+
+    Warns:
+        ConvergenceWarning: If a residual norm is above `rtol`.
+
+    Example:
+        >>> import torch, rangeformer as rf
+        >>> pairs = rf.eigsh(torch.diag(torch.tensor([3.0, 1.0, 2.0], dtype=torch.float64)), 1)
+        >>> round(pairs.values.item(), 6), [round(abs(x), 6) for x in pairs.vectors[:, 0].tolist()]
+        (3.0, [1.0, 0.0, 0.0])
+    """
+    operator = as_operator(A)
+    check_square(operator)
+    check_tolerance("rtol", rtol)
+    check_count("k", k, least=1)
+    if which not in _ENDS:
+        raise ValueError(f"`which` must be one of {_ENDS}. Got {which!r}.")
+    member = check_galerkin(model)
+    loops = check_loops(num_loops, member)
+    most = min(operator.num_rows, loops * member.config.channels)
+    if k > most:
+        raise ValueError(
+            f"`k` must be at most {most} for n = {operator.num_rows} and {loops} loops of {member.config.channels}. "
+            f"Got {k}; allow more loops."
+        )
+    before = operator.reads.snapshot()
+    check_symmetric(operator)
+    with torch.no_grad():
+        space, _ = member.spectral_space(operator, num_loops=loops, generator=generator)
+        ritz = space.ritz()
+        key = {"largest": -ritz.values, "smallest": ritz.values, "magnitude": -ritz.values.abs()}[which]
+        chosen = key.argsort(dim=-1, stable=True)[..., :k]
+        values, residuals = ritz.values.gather(-1, chosen), ritz.residual_norms.gather(-1, chosen)
+        vectors = space.combine(torch.take_along_dim(ritz.coefficients, chosen.unsqueeze(-2), dim=-1))
+        converged = residuals <= rtol * ritz.values.abs().amax(-1, keepdim=True)
+    message = "Converged."
+    if not bool(converged.all()):
+        message = unresolved("eigenpairs", int((~converged).sum()), converged.numel(), loops, rtol)
+        warn_unconverged(message, stacklevel=3)
+    return EigenPairs(
+        values=values.to(operator.dtype),
+        vectors=vectors.to(operator.dtype),
+        residual_norms=residuals.to(operator.dtype),
+        converged=converged,
+        num_loops=loops,
+        method=METHOD,
+        message=message,
+        **costs(operator.reads.since(before)),
+    )
+
+
+def unresolved(what: str, missed: int, total: int, num_loops: int, rtol: float) -> str:
+    """A sentence on how many values have not converged."""
+    return (
+        f"Not converged: {missed} of {total} {what} have an estimated error above rtol={rtol:.1e} of the largest magnitude after "
+        f"{num_loops} loops. Allow more loops: the answer is exact once loops x 64 reach the size of A."
+    )

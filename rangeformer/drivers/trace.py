@@ -1,0 +1,184 @@
+"""`inverse_matmul`, `inverse_trace` and `trace`: what the inverse does and the two traces, by a looped model."""
+
+from typing import Any
+
+import torch
+
+from rangeformer.drivers.solve import linear_solve
+from rangeformer.models.learned_krylov import GalerkinRangeFormer
+from rangeformer.models.looped_model import LoopedModel
+from rangeformer.operators import MatrixOperator, as_operator
+from rangeformer.results import Estimate, Solution, costs, warn_unconverged
+from rangeformer.shapes import Float, Tensor
+from rangeformer.solvers.learned_krylov import METHOD, check_galerkin, check_loops
+from rangeformer.validation import check_square, check_symmetric, check_tolerance
+
+
+def inverse_matmul(
+    A: Any,
+    B: Float[Tensor, "..."],
+    *,
+    rtol: float = 1e-6,
+    model: LoopedModel | None = None,
+    num_loops: int | None = None,
+    fallback: str | None = "direct",
+    generator: torch.Generator | None = None,
+) -> Solution:
+    """A^-1 B of a square A: `linear_solve` by a looped model.
+
+    Args:
+        A: `(*batch, n, n)`, anything `as_operator` accepts; symmetric, or any square matrix for the Galerkin member.
+        B: `(n,)` or `(*batch, n, k)`; the identity gives the inverse itself, in one pass.
+        rtol: Largest ||B - A x|| / ||B|| accepted, for the worst column.
+        model: Who answers. Default: the Galerkin member.
+        num_loops: Passes of the model. Default: the model's own, 16.
+        fallback: "direct" or None, as in `linear_solve`.
+        generator: Source of randomness; a fixed one if None.
+
+    Returns:
+        The product with its recomputed residuals; gradients flow as in `linear_solve`.
+
+    Raises:
+        TypeError: Wrong type or dtype of an argument.
+        ValueError: Wrong shape, device or value of an argument.
+
+    Warns:
+        ConvergenceWarning: If a column misses `rtol`, or the fallback was used.
+
+    Example:
+        >>> import torch, rangeformer as rf
+        >>> A = torch.tensor([[0.0, 2.0], [4.0, 0.0]], dtype=torch.float64)
+        >>> [[round(x, 6) + 0.0 for x in row] for row in rf.inverse_matmul(A, torch.eye(2, dtype=torch.float64)).value.tolist()]
+        [[0.0, 0.25], [0.5, 0.0]]
+    """
+    return linear_solve(
+        A, B, rtol=rtol, method=METHOD, model=model, num_loops=num_loops, fallback=fallback, generator=generator
+    )
+
+
+def inverse_trace(
+    A: Any,
+    *,
+    rtol: float = 1e-3,
+    model: GalerkinRangeFormer | None = None,
+    num_loops: int | None = None,
+    generator: torch.Generator | None = None,
+) -> Estimate:
+    """Tr A^-1 of a symmetric A: the sum of the inverse Ritz values, by Gauss quadrature where there are fewer than n.
+
+    Args:
+        A: `(*batch, n, n)` symmetric, anything `as_operator` accepts.
+        rtol: Estimated error accepted, relative to the value.
+        model: A `GalerkinRangeFormer`. Default: the shipped one.
+        num_loops: Passes of the model. Default: the model's own, 16.
+        generator: Source of randomness; a fixed one if None.
+
+    Returns:
+        The trace with an error estimate, infinite where A is singular; not differentiable.
+
+    Raises:
+        TypeError: Wrong type of an argument.
+        ValueError: Wrong shape or value of an argument; A not symmetric or not finite.
+
+    Warns:
+        ConvergenceWarning: If the estimated error is above `rtol` or A is singular.
+
+    Example:
+        >>> import torch, rangeformer as rf
+        >>> round(rf.inverse_trace(torch.diag(torch.tensor([1.0, 2.0, 4.0], dtype=torch.float64))).value.item(), 6)
+        1.75
+    """
+    operator, member, loops = _checked(A, rtol, model, num_loops)
+    before = operator.reads.snapshot()
+    check_symmetric(operator)
+    with torch.no_grad():
+        value, error = member.inverse_trace(operator, num_loops=loops, generator=generator)
+    singular = "`A` is singular: its inverse does not exist and its trace is infinite. Add a multiple of the identity."
+    return _estimate(operator, value, error, rtol, loops, METHOD, singular, costs(operator.reads.since(before)))
+
+
+def trace(
+    A: Any,
+    *,
+    rtol: float = 1e-3,
+    model: GalerkinRangeFormer | None = None,
+    num_loops: int | None = None,
+    generator: torch.Generator | None = None,
+) -> Estimate:
+    """Tr A: read off the diagonal where it can be read, else from the products of a symmetric A.
+
+    Args:
+        A: `(*batch, n, n)`, anything `as_operator` accepts; symmetric if it is known through products alone.
+        rtol: Estimated error accepted, relative to the value.
+        model: A `GalerkinRangeFormer`. Default: the shipped one.
+        num_loops: Passes of the model. Default: the model's own, 16.
+        generator: Source of randomness; a fixed one if None.
+
+    Returns:
+        The trace with an error estimate.
+
+    Raises:
+        TypeError: Wrong type of an argument.
+        ValueError: Wrong shape or value of an argument; A not symmetric or not finite.
+
+    Warns:
+        ConvergenceWarning: If the estimated error is above `rtol`.
+
+    Example:
+        >>> import torch, rangeformer as rf
+        >>> result = rf.trace(torch.eye(5))
+        >>> result.value.item(), result.method
+        (5.0, 'diagonal')
+    """
+    operator, member, loops = _checked(A, rtol, model, num_loops)
+    before = operator.reads.snapshot()
+    with torch.no_grad():
+        if operator.has_entries:
+            method, value = "diagonal", operator.diagonal().to(torch.float64).sum(-1)
+            error = torch.zeros_like(value)
+        else:
+            check_symmetric(operator)
+            method = METHOD
+            value, error = member.trace(operator, num_loops=loops, generator=generator)
+    return _estimate(operator, value, error, rtol, loops, method, "", costs(operator.reads.since(before)))
+
+
+def _checked(A: Any, rtol: float, model: Any, num_loops: int | None) -> tuple[MatrixOperator, GalerkinRangeFormer, int]:
+    operator = as_operator(A)
+    check_square(operator)
+    check_tolerance("rtol", rtol)
+    member = check_galerkin(model)
+    return operator, member, check_loops(num_loops, member)
+
+
+def _estimate(
+    operator: MatrixOperator,
+    value: Tensor,
+    error: Tensor,
+    rtol: float,
+    num_loops: int,
+    method: str,
+    singular: str,
+    spent: dict[str, int],
+) -> Estimate:
+    error = torch.where(value.isfinite(), error, torch.full_like(error, torch.nan))
+    converged = error <= rtol * value.abs()
+    message = "Converged."
+    if bool(value.isinf().any()):
+        message = singular
+    elif not bool(converged.all()):
+        message = (
+            f"Not converged: the estimated error is {float(error.max()):.1e}, more than rtol={rtol:.1e} of the value, after "
+            f"{num_loops} loops. Allow more loops: the answer is exact once loops x 64 reach n."
+        )
+    if not bool(converged.all()):
+        warn_unconverged(message)
+    return Estimate(
+        value=value.to(operator.dtype),
+        error=error.to(operator.dtype),
+        converged=converged,
+        num_loops=num_loops,
+        method=method,
+        message=message,
+        **spent,
+    )

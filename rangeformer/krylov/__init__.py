@@ -1,0 +1,1 @@
+"""Krylov subspace algorithms on any operator: block Lanczos, conjugate gradients, a growing search space."""

@@ -1,0 +1,107 @@
+"""The certificate of a solve: its residual, recomputed from the value, and the gradient that hangs on it."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from rangeformer.autograd import differentiable_no_further
+from rangeformer.dense_factorisation import direct_solve
+from rangeformer.operators import MatrixOperator
+from rangeformer.shapes import Bool, Float, Tensor
+
+
+def powers_of_two(rhs: Tensor) -> Float[Tensor, "*batch 1 k"]:
+    """A power of two near the largest entry of every column: dividing by it changes no digit."""
+    peak = rhs.abs().to(torch.float64).amax(-2, keepdim=True)
+    return torch.exp2(torch.frexp(peak).exponent.to(torch.float64) - 1)
+
+
+def column_norms(vectors: Float[Tensor, "*batch n k"]) -> Float[Tensor, "*batch k"]:
+    """Norms of columns of any size, float64: squares of tiny and huge entries would leave the range of floating point."""
+    size = powers_of_two(vectors)
+    return torch.linalg.vector_norm(vectors.to(torch.float64) / size, dim=-2) * size.squeeze(-2)
+
+
+def relative_residuals(
+    operator: MatrixOperator, rhs: Tensor, value: Tensor, scale: Tensor, rtol: float
+) -> tuple[Tensor, Tensor]:
+    """Norms of rhs - A value over `scale`, infinite where not finite, and the residual itself; both float64.
+
+    Args:
+        operator: A, read in one pass (in none where the value is zero).
+        rhs: `(*batch, m, k)`, float64.
+        value: `(*batch, n, k)`, float64.
+        scale: `(*batch, k)`.
+        rtol: Decides whether a product in A's own precision is precise enough.
+    """
+    if not bool(value.any()):
+        residual = rhs
+    elif needs_precision(operator, rtol):
+        residual = rhs - operator.matmul_precise(value)
+    else:
+        residual = rhs - operator.matmul(value.to(operator.dtype)).to(torch.float64)
+    relative = torch.linalg.vector_norm(residual, dim=-2) / scale
+    return torch.where(relative.isfinite(), relative, torch.full_like(relative, torch.inf)), residual
+
+
+def needs_precision(operator: MatrixOperator, rtol: float) -> bool:
+    """Whether rounding in a product of A's own precision could be mistaken for a residual of this size."""
+    return rtol < 10 * math.sqrt(operator.num_rows) * torch.finfo(operator.dtype).eps
+
+
+def directly_where_better(
+    operator: MatrixOperator,
+    rhs: Float[Tensor, "*batch n k"],
+    value: Float[Tensor, "*batch n k"],
+    relative: Float[Tensor, "*batch k"],
+    missed: Bool[Tensor, "*batch k"],
+    *,
+    size: Tensor,
+    scale: Tensor,
+    rtol: float,
+) -> tuple[Tensor, Tensor, str | None]:
+    """Put a dense factorisation's answer where it leaves a smaller residual in a column that missed its tolerance.
+
+    Args:
+        operator: A, small enough for `may_solve_directly`.
+        rhs: Divided by `size`, float64.
+        value: The answer so far, in A's dtype.
+        relative: Its relative residuals.
+        missed: Columns that may change.
+        size: `(*batch, 1, k)` powers of two that rhs was divided by.
+        scale: `(*batch, k)` norms of rhs.
+        rtol: As in `relative_residuals`.
+
+    Returns:
+        Value, its relative residuals, and the factorisation's name or None where nothing was better.
+    """
+    direct = direct_solve(operator, rhs)
+    trial = (direct.value * size).to(operator.dtype)
+    trial_relative, _ = relative_residuals(operator, rhs, trial.to(torch.float64) / size, scale, rtol)
+    better = (trial_relative < relative) & missed
+    value, relative = torch.where(better.unsqueeze(-2), trial, value), torch.where(better, trial_relative, relative)
+    return value, relative, direct.method if bool(better.any()) else None
+
+
+class Adjoint(torch.autograd.Function):
+    """The identity on the solution whose derivative with respect to the residual is A^-1.
+
+    With r(theta) = rhs(theta) - A(theta) x at fixed x, dx = A^-1 dr: autograd reaches rhs and whatever A is built from
+    through r, and only the adjoint solve is ours.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, residual: Tensor, value: Tensor, adjoint: Callable[[Tensor], Tensor]):
+        """`value`, and A^-1 kept for later."""
+        ctx.adjoint = adjoint
+        ctx.save_for_backward(residual)
+        return value.clone()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor):
+        """One adjoint solve."""
+        with torch.no_grad():
+            solution = ctx.adjoint(gradient)
+        return differentiable_no_further(solution, *ctx.saved_tensors), None, None

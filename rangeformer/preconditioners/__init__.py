@@ -1,0 +1,1 @@
+"""Symmetric positive definite approximations of A, and how they are chosen and built."""

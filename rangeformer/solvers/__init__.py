@@ -1,0 +1,1 @@
+"""Solvers as values that the drivers call."""

@@ -1,0 +1,162 @@
+"""`linear_solve(method="rangeformer-direct")`: the model answers, the residual of its answer is recomputed."""
+
+import functools
+from dataclasses import replace
+
+import torch
+
+from rangeformer.dense_factorisation import may_solve_directly
+from rangeformer.krylov.certificate import Adjoint, directly_where_better, powers_of_two, relative_residuals
+from rangeformer.models.checkpoint import SHIPPED, load
+from rangeformer.models.learned_krylov import GalerkinRangeFormer
+from rangeformer.models.looped_model import LoopedModel
+from rangeformer.operators import MatrixOperator, TransposedOperator
+from rangeformer.results import Solution, costs, warn_unconverged
+from rangeformer.shapes import Float, Tensor
+from rangeformer.validation import check_count, check_symmetric, is_symmetric
+
+METHOD = "rangeformer-direct"
+
+
+def check_model(model: object) -> LoopedModel:
+    """The model that answers; the Galerkin member if None, with the shipped weights if there are any.
+
+    Raises:
+        TypeError: Neither a `LoopedModel` nor None.
+    """
+    if model is None:
+        return _default()
+    if not isinstance(model, LoopedModel):
+        raise TypeError(
+            f"`model` must be a LoopedModel (GalerkinRangeFormer, PureRangeFormer) or None. Got {type(model).__name__}."
+        )
+    return model
+
+
+@functools.cache
+def _default() -> GalerkinRangeFormer:
+    return load("galerkin") if SHIPPED["galerkin"].is_file() else GalerkinRangeFormer.untrained()
+
+
+def check_galerkin(model: object) -> GalerkinRangeFormer:
+    """The Galerkin member, for operations that only it knows.
+
+    Raises:
+        TypeError: Neither a `GalerkinRangeFormer` nor None.
+    """
+    member = check_model(model)
+    if not isinstance(member, GalerkinRangeFormer):
+        raise TypeError(
+            f"`model` must be a GalerkinRangeFormer or None for this operation. Got {type(model).__name__}."
+        )
+    return member
+
+
+def check_loops(num_loops: int | None, model: LoopedModel) -> int:
+    """How often the model may loop."""
+    check_count("num_loops", num_loops, least=1, optional=True)
+    return model.config.num_loops if num_loops is None else int(num_loops)
+
+
+def solve_by_model(
+    operator: MatrixOperator,
+    rhs: Float[Tensor, "*batch n k"],
+    model: LoopedModel,
+    *,
+    num_loops: int,
+    rtol: float,
+    fallback: str | None,
+    generator: torch.Generator | None,
+) -> Solution:
+    """Solve A X = rhs with a looped model; gradients by one adjoint solve with the same model.
+
+    Args:
+        operator: A, square; symmetric unless the model is a `GalerkinRangeFormer`.
+        rhs: `(*batch, n, k)`.
+        model: The model.
+        num_loops: Loops allowed.
+        rtol: Worst column's relative residual.
+        fallback: "direct" or None.
+        generator: Source of randomness; a fixed one if None.
+    """
+    before = operator.reads.snapshot()
+    if isinstance(model, GalerkinRangeFormer):
+        symmetric = is_symmetric(operator)
+    else:
+        check_symmetric(operator)
+        symmetric = True
+
+    def solve(A: MatrixOperator, right: Tensor) -> Solution:
+        return _solve(A, right, model, num_loops, rtol, fallback, generator)
+
+    def adjoint(gradient: Tensor) -> Tensor:
+        solution = solve(operator if symmetric else TransposedOperator(operator), gradient)
+        if not bool(solution.converged.all()):
+            warn_unconverged(f"In the gradient: {solution.message}")
+        return solution.value
+
+    with torch.no_grad():
+        solution = solve(operator, rhs.detach())
+    if not bool(solution.converged.all()):
+        warn_unconverged(solution.message)
+    value = solution.value
+    if torch.is_grad_enabled() and (operator.requires_grad or rhs.requires_grad):
+        value = Adjoint.apply(rhs - operator.matmul(value), value, adjoint)
+    return replace(solution, value=value, **costs(operator.reads.since(before)))
+
+
+def _solve(
+    operator: MatrixOperator,
+    rhs: Tensor,
+    model: LoopedModel,
+    num_loops: int,
+    rtol: float,
+    fallback: str | None,
+    generator: torch.Generator | None,
+) -> Solution:
+    # Columns of size one, or squares of tiny and huge ones would leave the range of floating point.
+    size = powers_of_two(rhs)
+    wide = rhs.to(torch.float64) / size
+    norms = torch.linalg.vector_norm(wide, dim=-2)
+    scale = torch.where(norms > 0, norms, torch.ones_like(norms))
+    unit = (wide / scale.unsqueeze(-2)).to(operator.dtype)
+    answer = model.solve(operator, unit, num_loops=num_loops, generator=generator)
+    value = (answer.to(torch.float64) * scale.unsqueeze(-2) * size).to(operator.dtype)
+    value = torch.where(
+        value.isfinite().all(-2, keepdim=True) & (norms > 0).unsqueeze(-2), value, torch.zeros_like(value)
+    )
+    relative, _ = relative_residuals(operator, wide, value.to(torch.float64) / size, scale, rtol)
+    converged, message, used_fallback = relative <= rtol, "Converged.", None
+    if not bool(converged.all()):
+        message = _explain(operator, model, num_loops, rhs.shape[-1], float(relative.max()), rtol)
+        if fallback == "direct" and may_solve_directly(operator):
+            value, relative, used_fallback = directly_where_better(
+                operator, wide, value, relative, ~converged, size=size, scale=scale, rtol=rtol
+            )
+            if used_fallback is not None:
+                message += f" The values come from a dense {used_fallback} factorisation instead."
+    return Solution(
+        value=value,
+        converged=converged,
+        residual_norms=relative.to(rhs.dtype),
+        num_iterations=num_loops,
+        method=METHOD,
+        preconditioner="none",
+        fallback=used_fallback,
+        message=message,
+        num_matvecs=0,
+        num_passes=0,
+        num_entries=0,
+    )
+
+
+def _explain(
+    operator: MatrixOperator, model: LoopedModel, num_loops: int, num_rhs: int, worst: float, rtol: float
+) -> str:
+    missed = f"the relative residual is {worst:.1e} > rtol={rtol:.1e} after {num_loops} loops"
+    if isinstance(model, GalerkinRangeFormer) and model.completes(operator.num_rows, num_loops, num_rhs=num_rhs):
+        return (
+            f"`A` is singular or too ill-conditioned for {operator.dtype}: {missed} although the search space is complete. "
+            "More loops cannot help; add a multiple of the identity, or use `lstsq` for a least-squares solution."
+        )
+    return f"Not converged: {missed}. Allow more loops, or use method='auto', which iterates with a preconditioner until rtol."

@@ -1,0 +1,1 @@
+"""Randomised low-rank approximation, trace and diagonal estimation."""

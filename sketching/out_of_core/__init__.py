@@ -1,0 +1,1 @@
+"""Matrices on disk or on a cluster, read by blocks of rows."""
