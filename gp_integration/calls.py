@@ -261,7 +261,7 @@ def _failed_solve(task: Task, matrix: LinearOperator, rhs: Tensor, solution: rf.
     precision has nothing better to offer. It stays recorded with the residual it reached.
     """
     reason = _failure(solution)
-    if reason is None or not bool(torch.isfinite(solution.value).all()) or "positive definite" in solution.message:
+    if reason is None or not bool(torch.isfinite(solution.value).all()) or solution.cause is rf.Status.INDEFINITE:
         return reason
     missed = solution.residual_norms[~solution.converged]
     if bool((missed > _MISS * task.tolerance).any()) or bool((missed <= task.tolerance).any()):

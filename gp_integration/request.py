@@ -10,7 +10,7 @@ from linear_operator.operators import LinearOperator
 import rangeformer as rf
 from gp_integration import structure_cache as structures
 from gp_integration.state import Block
-from rangeformer.drivers.logdet import DEFAULT_NUM_PROBES
+from rangeformer.solvers.logdet_estimate import DEFAULT_NUM_PROBES
 from rangeformer.preconditioners.cholesky import is_cheaper
 
 

@@ -33,5 +33,12 @@ from rangeformer.results import LeastSquares as LeastSquares
 from rangeformer.results import LogDeterminant as LogDeterminant
 from rangeformer.results import Solution as Solution
 from rangeformer.results import Spectrum as Spectrum
+from rangeformer.results import Status as Status
+from rangeformer.solvers.base import Solver as Solver
+from rangeformer.solvers.base import Stopping as Stopping
+from rangeformer.solvers.base import System as System
+from rangeformer.solvers.choice import LearnedKrylov as LearnedKrylov
+from rangeformer.solvers.iterative import CG as CG
+from rangeformer.solvers.iterative import BlockLanczos as BlockLanczos
 
 __version__ = "0.1.0"

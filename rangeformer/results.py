@@ -1,7 +1,8 @@
-"""Results that carry their own evidence."""
+"""Results that carry their own evidence, and the one vocabulary for how a computation ended."""
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from enum import Enum
 
 from rangeformer.operators import Reads
 from rangeformer.shapes import Bool, Float, Tensor
@@ -9,6 +10,22 @@ from rangeformer.shapes import Bool, Float, Tensor
 
 class ConvergenceWarning(UserWarning):
     """An answer did not meet its tolerance, or a fallback produced it."""
+
+
+class Status(Enum):
+    """How a computation ended. The value is a sentence; a result's `message` adds the figures and what to do.
+
+    Control flow reads this, never a message.
+    """
+
+    CONVERGED = "Converged."
+    MAX_ITERATIONS = "The iteration limit was reached."
+    STAGNATED = "The residual stopped falling: the limit of the working precision for this matrix."
+    INDEFINITE = "The matrix is not positive definite."
+    SINGULAR = "The matrix is singular in its precision."
+    PRECISION_LIMITED = "The tolerance is met in float64 and missed once the value is rounded to its type."
+    NOT_FINITE = "A value left the range of its type."
+    FALLBACK_USED = "The iteration failed and a dense factorisation produced the value."
 
 
 @dataclass(frozen=True)
@@ -20,12 +37,14 @@ class Solution:
         converged: `(*batch, k)` per column: the iteration met rtol. False if a fallback had to produce `value`.
         residual_norms: `(*batch, k)` ||rhs - A value|| / ||rhs||, recomputed from `value` (in float64 where A's storage
             allows).
-        num_iterations: Passes of the iteration (a block counts once); loops allowed for "rangeformer-direct".
+        num_iterations: Passes of the iteration (a block counts once); loops allowed for "learned-krylov".
         num_matvecs: Vectors multiplied by A in all, set-up and checks included.
         num_passes: Times A was touched as a whole.
         num_entries: Single entries of A read.
-        method: "cg", "block-cg" or "rangeformer-direct".
+        method: "cg", "block-cg" or "learned-krylov".
         preconditioner: Name of the preconditioner used.
+        status: How it ended; `FALLBACK_USED` if a dense factorisation produced some of the values.
+        cause: How the iteration itself ended; differs from `status` only where a fallback followed.
         fallback: None, or the classical method that produced `value` after the iteration failed.
         message: A sentence on how it ended.
     """
@@ -39,6 +58,8 @@ class Solution:
     num_entries: int
     method: str
     preconditioner: str
+    status: Status
+    cause: Status
     fallback: str | None
     message: str
 
@@ -52,14 +73,16 @@ class LogDeterminant:
         standard_error: `(*batch)` one standard deviation of the estimate over its probes; 0 when it is exact.
         converged: `(*batch)` whether the probe solves met rtol and A showed itself positive definite.
         num_probes: Random probes; 0 when unit vectors made the result exact.
-        num_iterations: Passes of the iteration; loops allowed for "rangeformer-direct".
+        num_iterations: Passes of the iteration; loops allowed for "learned-krylov".
         num_matvecs: Vectors multiplied by A in all.
         num_passes: Times A was touched as a whole.
         num_entries: Single entries of A read.
         preconditioner: Name of the preconditioner used.
+        status: How it ended; `FALLBACK_USED` if a dense factorisation produced the value.
+        cause: How the iteration itself ended; differs from `status` only where a fallback followed.
         fallback: None, or the classical method that produced `value` after the iteration failed.
         message: A sentence on how it ended.
-        method: "krylov" or "rangeformer-direct".
+        method: "krylov" or "learned-krylov".
     """
 
     value: Float[Tensor, "*batch"]
@@ -71,6 +94,8 @@ class LogDeterminant:
     num_passes: int
     num_entries: int
     preconditioner: str
+    status: Status
+    cause: Status
     fallback: str | None
     message: str
     method: str = "krylov"
@@ -108,7 +133,7 @@ class Spectrum:
         num_matvecs: Vectors multiplied by A (or its transpose) in all.
         num_passes: Times A was touched as a whole.
         num_entries: Single entries of A read.
-        method: "rangeformer-direct".
+        method: "learned-krylov".
         message: A sentence on how it ended.
     """
 
@@ -136,7 +161,7 @@ class EigenPairs:
         num_matvecs: Vectors multiplied by A in all.
         num_passes: Times A was touched as a whole.
         num_entries: Single entries of A read.
-        method: "rangeformer-direct".
+        method: "learned-krylov".
         message: A sentence on how it ended.
     """
 
@@ -165,7 +190,7 @@ class LeastSquares:
         num_matvecs: Vectors multiplied by A or its transpose in all.
         num_passes: Times A was touched as a whole.
         num_entries: Single entries of A read.
-        method: "rangeformer-direct".
+        method: "learned-krylov".
         message: A sentence on how it ended.
     """
 
@@ -193,7 +218,7 @@ class Estimate:
         num_matvecs: Vectors multiplied by A in all.
         num_passes: Times A was touched as a whole.
         num_entries: Single entries of A read.
-        method: "rangeformer-direct", or "diagonal".
+        method: "learned-krylov", or "diagonal".
         message: A sentence on how it ended.
     """
 
@@ -209,7 +234,7 @@ class Estimate:
 
 
 def costs(reads: Reads) -> dict[str, int]:
-    """The ledger as the keyword arguments of a result."""
+    """The cost counts as the keyword arguments of a result."""
     return {
         "num_matvecs": reads.matvecs,
         "num_passes": reads.passes,
@@ -225,3 +250,13 @@ def warn_unconverged(message: str, *, stacklevel: int = 4) -> None:
         stacklevel: Where the caller of the public function is; 3 if that function itself warns.
     """
     warnings.warn(message, ConvergenceWarning, stacklevel=stacklevel)
+
+
+def drop_column(solution: Solution) -> Solution:
+    """The solution of a vector right-hand side, without the column that carried it."""
+    return replace(
+        solution,
+        value=solution.value.squeeze(-1),
+        converged=solution.converged.squeeze(-1),
+        residual_norms=solution.residual_norms.squeeze(-1),
+    )

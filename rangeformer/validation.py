@@ -2,6 +2,7 @@
 
 import math
 import numbers
+from typing import Any
 
 import torch
 
@@ -102,3 +103,10 @@ def check_count(name: str, value: int | None, *, least: int, optional: bool = Fa
         return
     if not isinstance(value, numbers.Integral) or isinstance(value, bool) or value < least:
         raise ValueError(f"`{name}` must be an integer >= {least}{' or None' * optional}. Got {value!r}.")
+
+
+def like(rhs: object) -> dict[str, Any]:
+    """What a pair (matmul, shape) does not say: dtype and device of the right-hand side it will meet."""
+    if not isinstance(rhs, Tensor) or rhs.dtype not in (torch.float32, torch.float64):
+        return {}
+    return {"dtype": rhs.dtype, "device": rhs.device}

@@ -115,7 +115,7 @@ def solve_directly(A: Any, rhs: Tensor, model: LoopedModel, num_loops: int | Non
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", rf.ConvergenceWarning)
         return rf.linear_solve(
-            A, rhs, method="rangeformer-direct", model=model, num_loops=num_loops, rtol=RTOL, fallback=None
+            A, rhs, method="learned-krylov", model=model, num_loops=num_loops, rtol=RTOL, fallback=None
         )
 
 
@@ -136,7 +136,7 @@ class Ours(Contender):
                 if operation == "eigenvalues":
                     found = rf.eigvalsh(A, **options)
                 elif operation == "logdet":
-                    found = rf.logdet(A, method="rangeformer-direct", fallback=None, **options)
+                    found = rf.logdet(A, method="learned-krylov", fallback=None, **options)
                 else:
                     found = solve_directly(A, problem.columns(operation), self.model, self.num_loops)
             except ValueError:  # a message about the matrix is a report, too

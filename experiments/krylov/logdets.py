@@ -117,7 +117,7 @@ def _driver(preconditioner: str) -> Callable[[Run, int], float]:
 
 def _direct(run: Run, num_loops: int) -> float:
     found = rf.logdet(
-        run.operator, method="rangeformer-direct", num_loops=num_loops, generator=run.generator, fallback=None
+        run.operator, method="learned-krylov", num_loops=num_loops, generator=run.generator, fallback=None
     )
     return float(found.value)
 

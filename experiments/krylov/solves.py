@@ -202,7 +202,7 @@ def _warm_start(rhs: Columns, model: LoopedModel | None, num_loops: int) -> Call
 
 def _by_model(operator: rf.MatrixOperator, columns: Tensor, model: LoopedModel | None, num_loops: int) -> Tensor:
     return rf.linear_solve(
-        operator, columns, method="rangeformer-direct", model=model, num_loops=num_loops, fallback=None
+        operator, columns, method="learned-krylov", model=model, num_loops=num_loops, fallback=None
     ).value
 
 

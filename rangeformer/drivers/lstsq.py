@@ -4,14 +4,13 @@ from typing import Any
 
 import torch
 
-from rangeformer.drivers.solve import like
 from rangeformer.krylov.certificate import column_norms, powers_of_two
 from rangeformer.models.learned_krylov import GalerkinRangeFormer
 from rangeformer.operators import as_operator
 from rangeformer.results import LeastSquares, costs, warn_unconverged
 from rangeformer.shapes import Float, Tensor
 from rangeformer.solvers.learned_krylov import METHOD, check_galerkin, check_loops
-from rangeformer.validation import check_rhs, check_tolerance
+from rangeformer.validation import check_rhs, check_tolerance, like
 
 
 def lstsq(

@@ -10,8 +10,7 @@ from typing import Any
 import torch
 
 from rangeformer.dense_factorisation import dense, may_solve_directly
-from rangeformer.drivers.solve import basis_capacity, split_product
-from rangeformer.krylov.block_lanczos import BlockKrylov
+from rangeformer.krylov.expansion import MAX_BLOCK, expand_until, krylov_space
 from rangeformer.operators import MatrixOperator, as_operator
 from rangeformer.preconditioners.base import Preconditioner
 from rangeformer.preconditioners.build import Options, build_preconditioner, check_preconditioner
@@ -19,8 +18,6 @@ from rangeformer.randomness import fresh_generator
 from rangeformer.results import warn_unconverged
 from rangeformer.shapes import Float, Tensor
 from rangeformer.validation import check_count, check_square, check_symmetric, check_tolerance
-
-_MAX_BLOCK = 64
 
 
 def sample_gaussian(
@@ -73,19 +70,17 @@ def sample_gaussian(
         shape = (*operator.shape[:-1], num_samples)
         z = torch.randn(shape, generator=generator, dtype=operator.dtype, device=device)
         z = z.to(operator.device)
-        draws = [_correlate(operator, P, part, rtol, max_iterations) for part in z.split(_MAX_BLOCK, -1)]
+        draws = [_correlate(operator, P, part, rtol, max_iterations) for part in z.split(MAX_BLOCK, -1)]
     return torch.cat(draws, -1).movedim(-1, 0)
 
 
 def _correlate(operator: MatrixOperator, P: Preconditioner, z: Tensor, rtol: float, max_iterations: int) -> Tensor:
-    krylov = BlockKrylov(split_product(operator, P), z, capacity=basis_capacity(operator))
-    exhausted = False
-    converged = False
-    while krylov.has_solution:
-        converged = bool((krylov.residual_norms() <= rtol * krylov.start_norms()).all())
-        if converged or exhausted or krylov.num_blocks >= max_iterations:
-            break
-        exhausted = not krylov.expand()
+    krylov = krylov_space(operator, P, z)
+
+    def finished(last: bool) -> bool:
+        return bool((krylov.residual_norms() <= rtol * krylov.start_norms()).all())
+
+    converged = expand_until(krylov, finished, max_iterations)
     if converged:
         coefficients, _ = krylov.function_of_start(torch.rsqrt)
         # A M^T V c is held already: the space keeps A's images of its basis.

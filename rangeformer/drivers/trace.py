@@ -21,7 +21,7 @@ def inverse_matmul(
     rtol: float = 1e-6,
     model: LoopedModel | None = None,
     num_loops: int | None = None,
-    fallback: str | None = "direct",
+    fallback: str | None = "dense",
     generator: torch.Generator | None = None,
 ) -> Solution:
     """A^-1 B of a square A: `linear_solve` by a looped model.
@@ -32,7 +32,7 @@ def inverse_matmul(
         rtol: Largest ||B - A x|| / ||B|| accepted, for the worst column.
         model: Who answers. Default: the Galerkin member.
         num_loops: Passes of the model. Default: the model's own, 16.
-        fallback: "direct" or None, as in `linear_solve`.
+        fallback: "dense" or None, as in `linear_solve`.
         generator: Source of randomness; a fixed one if None.
 
     Returns:

@@ -1,9 +1,9 @@
-"""Looped Galerkin attention as a solver: block Lanczos with full re-orthogonalisation.
+"""Block Lanczos with full re-orthogonalisation.
 
 State: an orthonormal block basis V of the Krylov space of B = M A M^T started at a block of vectors, the
-projection T = V^T B V, and the products A M^T V. Each loop re-reads A once (one pass, s matvecs) and enlarges V;
-H (H^T B H)^-1 H^T with H = V is the exact projection of every starting vector's solution: all columns
-share one space, so the block needs fewer passes than as many separate CG runs (O'Leary 1980). Small matrices are
+projection T = V^T B V, and the products A M^T V. Each step reads A once (one pass, s matvecs) and enlarges V;
+V (V^T B V)^-1 V^T is the Galerkin projection of every starting vector's solution: all columns share one space, so
+the block needs fewer passes than as many separate CG runs (O'Leary 1980). Small matrices are
 float64; the basis keeps A's precision. Full re-orthogonalisation makes the short recurrences of T safe in float32.
 """
 
@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 import torch
 
+from rangeformer.krylov.orthonormalisation import orthonormalise
 from rangeformer.shapes import Float, Tensor
 
 
@@ -20,7 +21,6 @@ class BlockKrylov:
     Args:
         product: v -> A M^T v and M of that: returns the pair `(A M^T v, M A M^T v)`.
         start: `(*batch, n, s)` starting block, not necessarily of full rank.
-        num_tracked: How many leading columns need `A M^T V c` (their residuals in the original space).
         capacity: Most basis vectors held; `expand` returns False once they are used up.
     """
 
@@ -47,7 +47,7 @@ class BlockKrylov:
 
     @property
     def positive_definite(self) -> bool:
-        """Whether every member of the batch has been so far; `indefinite` says which were not."""
+        """Whether every matrix of the batch has been so far; `indefinite` says which were not."""
         return self._positive_definite
 
     @property
@@ -57,11 +57,11 @@ class BlockKrylov:
 
     @property
     def num_blocks(self) -> int:
-        """Loops so far: blocks in the basis, each one pass over A."""
+        """Steps so far: blocks in the basis, each one pass over A."""
         return len(self._diagonals)
 
     def expand(self) -> bool:
-        """Re-read A once and enlarge the space.
+        """Read A once and enlarge the space.
 
         Returns:
             False if the space is exhausted: capacity reached, no new direction, or B not positive definite.
@@ -103,7 +103,7 @@ class BlockKrylov:
         return self._images @ coefficients.to(self._images.dtype)
 
     def projection(self) -> Float[Tensor, "*batch m m"]:
-        """T = V^T B V, block tridiagonal, float64. Dead directions carry a unit diagonal."""
+        """T = V^T B V, block tridiagonal, float64. Deflated directions carry a unit diagonal."""
         s, total = self.block_size, self.block_size * self.num_blocks
         T = self._diagonals[0].new_zeros(*self._diagonals[0].shape[:-2], total, total)
         for j, diagonal in enumerate(self._diagonals):
@@ -142,8 +142,8 @@ class BlockKrylov:
         minus_one = -torch.eye(self.block_size, dtype=diagonal.dtype, device=diagonal.device)
         diagonal = torch.where(finite, diagonal, minus_one)
         whitened = torch.where(finite, whitened, torch.zeros_like(whitened))
-        dead = (block.square().sum(-2) == 0).to(torch.float64)
-        self._diagonals.append(diagonal + torch.diag_embed(dead))
+        deflated = (block.square().sum(-2) == 0).to(torch.float64)
+        self._diagonals.append(diagonal + torch.diag_embed(deflated))
         # Orthogonalise, normalise, and both again: normalising a nearly dependent block amplifies what rounding left
         # of the old basis in it; twice is enough (Giraud, Langou & Rozloznik 2005).
         size = torch.linalg.matrix_norm(diagonal, ord=2).unsqueeze(-1).unsqueeze(-1)
@@ -168,7 +168,7 @@ class BlockKrylov:
             forward = self.start_coefficients
         cholesky, info = torch.linalg.cholesky_ex((pivot + pivot.mT) / 2)
         self.indefinite = (info > 0) | ~cholesky.isfinite().all(-1).all(-1)
-        # The host waits for the device here and nowhere else in a loop: both answers in one reading.
+        # The host waits for the device here and nowhere else in a step: both answers in one reading.
         coupled = (self._next[1].abs() > 0).any()
         indefinite, self._goes_on = torch.stack([self.indefinite.any(), coupled]).tolist()
         self._positive_definite = not indefinite
@@ -182,42 +182,3 @@ class BlockKrylov:
             return
         self._pivots.append(cholesky)
         self._forward.append(forward)
-
-
-def orthonormalise(
-    block: Float[Tensor, "*batch n s"], *, floor: Tensor | float = 0.0
-) -> tuple[Float[Tensor, "*batch n s"], Float[Tensor, "*batch s s"]]:
-    """Q, C with block = Q C; columns of Q orthonormal, or zero where the block is rank deficient.
-
-    The Gram matrix's eigenvectors twice (SVQB; Stathopoulos & Wu 2002): no pivoting, no host synchronisation,
-    batched.
-
-    Args:
-        block: `(*batch, n, s)`.
-        floor: Singular values at or below this are treated as zero.
-
-    Returns:
-        Q in the block's dtype and C in float64.
-    """
-    eps = torch.finfo(block.dtype).eps
-    Q = block
-    C = torch.eye(block.shape[-1], dtype=torch.float64, device=block.device)
-    for sweep in range(2):
-        wide = Q.to(torch.float64)
-        gram = wide.mT @ wide
-        scale = gram.diagonal(dim1=-2, dim2=-1).sqrt()
-        unit = torch.where(scale > 0, 1 / scale, torch.zeros_like(scale))
-        eigenvalues, U = torch.linalg.eigh(gram * unit.unsqueeze(-1) * unit.unsqueeze(-2))
-        # The Gram matrix squares the block's rounding errors and adds its own float64 ones.
-        keep = eigenvalues > max(block.shape[-1] * (10 * eps) ** 2, 1e-14)
-        root = torch.where(keep, eigenvalues, torch.ones_like(eigenvalues)).sqrt()
-        kept = keep.to(torch.float64).unsqueeze(-2)
-        transform = unit.unsqueeze(-1) * U * (kept / root.unsqueeze(-2))
-        back = (kept * U * root.unsqueeze(-2)).mT * scale.unsqueeze(-2)
-        if sweep == 0:
-            tiny = torch.linalg.vector_norm(back, dim=-1, keepdim=True) <= floor
-            transform = transform.masked_fill(tiny.mT, 0.0)
-            back = back.masked_fill(tiny, 0.0)
-        Q = (wide @ transform).to(block.dtype)
-        C = back @ C
-    return Q, C

@@ -1,12 +1,9 @@
-"""The certificate of a solve: its residual, recomputed from the value, and the gradient that hangs on it."""
+"""The certificate of a solve: its residual, recomputed from the value, and a dense factorisation where that is smaller."""
 
 import math
-from collections.abc import Callable
-from typing import Any
 
 import torch
 
-from rangeformer.autograd import differentiable_no_further
 from rangeformer.dense_factorisation import direct_solve
 from rangeformer.operators import MatrixOperator
 from rangeformer.shapes import Bool, Float, Tensor
@@ -83,25 +80,3 @@ def directly_where_better(
     better = (trial_relative < relative) & missed
     value, relative = torch.where(better.unsqueeze(-2), trial, value), torch.where(better, trial_relative, relative)
     return value, relative, direct.method if bool(better.any()) else None
-
-
-class Adjoint(torch.autograd.Function):
-    """The identity on the solution whose derivative with respect to the residual is A^-1.
-
-    With r(theta) = rhs(theta) - A(theta) x at fixed x, dx = A^-1 dr: autograd reaches rhs and whatever A is built from
-    through r, and only the adjoint solve is ours.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, residual: Tensor, value: Tensor, adjoint: Callable[[Tensor], Tensor]):
-        """`value`, and A^-1 kept for later."""
-        ctx.adjoint = adjoint
-        ctx.save_for_backward(residual)
-        return value.clone()
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor):
-        """One adjoint solve."""
-        with torch.no_grad():
-            solution = ctx.adjoint(gradient)
-        return differentiable_no_further(solution, *ctx.saved_tensors), None, None

@@ -1,21 +1,22 @@
-"""`linear_solve(method="rangeformer-direct")`: the model answers, the residual of its answer is recomputed."""
+"""`linear_solve(method="learned-krylov")`: the model answers, the residual of its answer is recomputed."""
 
 import functools
 from dataclasses import replace
 
 import torch
 
+from rangeformer.autograd import Adjoint
 from rangeformer.dense_factorisation import may_solve_directly
-from rangeformer.krylov.certificate import Adjoint, directly_where_better, powers_of_two, relative_residuals
+from rangeformer.krylov.certificate import directly_where_better, powers_of_two, relative_residuals
 from rangeformer.models.checkpoint import SHIPPED, load
 from rangeformer.models.learned_krylov import GalerkinRangeFormer
 from rangeformer.models.looped_model import LoopedModel
 from rangeformer.operators import MatrixOperator, TransposedOperator
-from rangeformer.results import Solution, costs, warn_unconverged
+from rangeformer.results import Solution, Status, costs, warn_unconverged
 from rangeformer.shapes import Float, Tensor
 from rangeformer.validation import check_count, check_symmetric, is_symmetric
 
-METHOD = "rangeformer-direct"
+METHOD = "learned-krylov"
 
 
 def check_model(model: object) -> LoopedModel:
@@ -76,7 +77,7 @@ def solve_by_model(
         model: The model.
         num_loops: Loops allowed.
         rtol: Worst column's relative residual.
-        fallback: "direct" or None.
+        fallback: "dense" or None.
         generator: Source of randomness; a fixed one if None.
     """
     before = operator.reads.snapshot()
@@ -126,10 +127,12 @@ def _solve(
         value.isfinite().all(-2, keepdim=True) & (norms > 0).unsqueeze(-2), value, torch.zeros_like(value)
     )
     relative, _ = relative_residuals(operator, wide, value.to(torch.float64) / size, scale, rtol)
-    converged, message, used_fallback = relative <= rtol, "Converged.", None
+    converged, used_fallback = relative <= rtol, None
+    cause, message = Status.CONVERGED, Status.CONVERGED.value
     if not bool(converged.all()):
+        cause = Status.MAX_ITERATIONS
         message = _explain(operator, model, num_loops, rhs.shape[-1], float(relative.max()), rtol)
-        if fallback == "direct" and may_solve_directly(operator):
+        if fallback == "dense" and may_solve_directly(operator):
             value, relative, used_fallback = directly_where_better(
                 operator, wide, value, relative, ~converged, size=size, scale=scale, rtol=rtol
             )
@@ -142,6 +145,8 @@ def _solve(
         num_iterations=num_loops,
         method=METHOD,
         preconditioner="none",
+        status=cause if used_fallback is None else Status.FALLBACK_USED,
+        cause=cause,
         fallback=used_fallback,
         message=message,
         num_matvecs=0,

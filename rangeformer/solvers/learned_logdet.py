@@ -1,10 +1,10 @@
-"""`logdet(method="rangeformer-direct")`: the model's log-determinant with its error estimate."""
+"""`logdet(method="learned-krylov")`: the model's log-determinant with its error estimate."""
 
 import torch
 
 from rangeformer.models.looped_model import LoopedModel
 from rangeformer.operators import MatrixOperator
-from rangeformer.results import LogDeterminant, costs, warn_unconverged
+from rangeformer.results import LogDeterminant, Status, costs, warn_unconverged
 from rangeformer.solvers.learned_krylov import METHOD
 from rangeformer.validation import check_symmetric
 
@@ -32,8 +32,9 @@ def logdet_by_model(
         value, error = model.logdet(operator, num_loops=num_loops, generator=generator)
     error = torch.where(value.isfinite(), error, torch.full_like(error, torch.nan))
     converged = error <= rtol * value.abs().clamp_min(1)
-    message = "Converged."
+    status, message = Status.CONVERGED, Status.CONVERGED.value
     if not bool(converged.all()):
+        status = _status(value)
         message = _explain(operator, value, error, num_loops, rtol)
         warn_unconverged(message)
     return LogDeterminant(
@@ -43,11 +44,20 @@ def logdet_by_model(
         num_probes=0,
         num_iterations=num_loops,
         preconditioner="none",
+        status=status,
+        cause=status,
         fallback=None,
         message=message,
         method=METHOD,
         **costs(operator.reads.since(before)),
     )
+
+
+def _status(value: torch.Tensor) -> Status:
+    """Why a log-determinant is not there, or not good enough."""
+    if bool(value.isnan().any()):
+        return Status.INDEFINITE
+    return Status.SINGULAR if bool(value.isinf().any()) else Status.MAX_ITERATIONS
 
 
 def _explain(operator: MatrixOperator, value: torch.Tensor, error: torch.Tensor, num_loops: int, rtol: float) -> str:

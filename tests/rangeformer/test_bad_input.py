@@ -124,7 +124,7 @@ CASES: dict[str, tuple[Callable, type[Exception], str]] = {
     "method": (
         lambda: rf.linear_solve(A(), b(), method="gmres"),
         ValueError,
-        r"`method` must be one of \('auto', 'cg', 'block-cg', 'rangeformer-direct'\). Got 'gmres'",
+        r"`method` must be one of \('auto', 'cg', 'block-cg', 'learned-krylov'\), or a rangeformer.Solver. Got 'gmres'",
     ),
     "num_samples zero": (
         lambda: rf.sample_gaussian(A(), 0),
@@ -278,7 +278,7 @@ for name, driver in DRIVERS.items():
         CASES[f"{name} fallback"] = (
             lambda d=driver: d(A(), fallback="pray"),
             ValueError,
-            r"`fallback` must be one of \('direct', None\). Got 'pray'",
+            r"`fallback` must be one of \('dense', None\). Got 'pray'",
         )
 
 

@@ -19,7 +19,7 @@ def test_all_eigenvalues_of_an_indefinite_matrix(dtype):
     assert bool(spectrum.converged.all())
     assert torch.allclose(spectrum.value.double(), true, atol=1e-12 if dtype == torch.float64 else 1e-6)
     assert bool((spectrum.errors <= 1e-6 * 3).all())
-    assert spectrum.method == "rangeformer-direct"
+    assert spectrum.method == "learned-krylov"
 
 
 def test_products_alone_are_enough_and_every_one_is_counted():

@@ -15,7 +15,7 @@ def test_inverse_of_an_unsymmetric_matrix_in_one_loop():
     found = rf.inverse_matmul(A, torch.eye(30, dtype=torch.float64))
     assert torch.allclose(found.value, torch.linalg.inv(A))
     assert bool(found.converged.all())
-    assert found.method == "rangeformer-direct"
+    assert found.method == "learned-krylov"
     # symmetry, one loop, certificate
     assert found.num_passes == 3
 
@@ -59,7 +59,7 @@ def test_trace_from_products_alone():
     counting = CountingMatmul(kernel(60))
     found = rf.trace((counting, (60, 60)))
     assert torch.allclose(found.value, counting.matrix.trace())
-    assert (found.method, found.num_passes) == ("rangeformer-direct", counting.passes)
+    assert (found.method, found.num_passes) == ("learned-krylov", counting.passes)
     estimate = rf.trace((counting, (60, 60)), model=NARROW, num_loops=3, rtol=1.0)
     assert abs(estimate.value - counting.matrix.trace()) <= 4 * estimate.error
 

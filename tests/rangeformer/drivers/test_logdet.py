@@ -312,7 +312,7 @@ def test_not_positive_definite_is_nan_with_a_warning(name, n, matrix):
     assert result.standard_error.isnan()
 
 
-@pytest.mark.parametrize("fallback", ["direct", None])
+@pytest.mark.parametrize("fallback", ["dense", None])
 def test_no_value_no_gradient(fallback):
     A = NOT_DEFINITE["shifted kernel"](40).requires_grad_()
     with convergence_warnings_ignored():

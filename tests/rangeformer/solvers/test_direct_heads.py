@@ -1,4 +1,4 @@
-"""`linear_solve` and `logdet` with method="rangeformer-direct": evidence, gradients and failures."""
+"""`linear_solve` and `logdet` with method="learned-krylov": evidence, gradients and failures."""
 
 import pytest
 import torch
@@ -16,7 +16,7 @@ import rangeformer as rf
 from rangeformer.models.learned_krylov import GalerkinConfig, GalerkinRangeFormer
 
 NARROW = GalerkinRangeFormer.untrained(GalerkinConfig(channels=8))
-DIRECT = "rangeformer-direct"
+DIRECT = "learned-krylov"
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
