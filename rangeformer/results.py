@@ -28,8 +28,45 @@ class Status(Enum):
     FALLBACK_USED = "The iteration failed and a dense factorisation produced the value."
 
 
-@dataclass(frozen=True)
-class Solution:
+@dataclass(frozen=True, kw_only=True)
+class Costs:
+    """What has been read of A, set-up and checks included.
+
+    Attributes:
+        num_matvecs: Vectors multiplied by A or its transpose.
+        num_passes: Times A was touched as a whole.
+        num_entries: Single entries of A read.
+    """
+
+    num_matvecs: int
+    num_passes: int
+    num_entries: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class OfLoops(Costs):
+    """What the answers of a looped model have in common.
+
+    Attributes:
+        converged: Whether each part of the answer is within its tolerance.
+        num_loops: Loops allowed.
+        method: "learned-krylov", or what else answered.
+        message: A sentence on how it ended.
+    """
+
+    converged: Tensor
+    num_loops: int
+    method: str
+    message: str
+
+    @property
+    def status(self) -> Status:
+        """`CONVERGED` if every part has, else `MAX_ITERATIONS`: more loops help."""
+        return Status.CONVERGED if bool(self.converged.all()) else Status.MAX_ITERATIONS
+
+
+@dataclass(frozen=True, kw_only=True)
+class Solution(Costs):
     """X with A X = rhs, and how it came about.
 
     Attributes:
@@ -38,9 +75,6 @@ class Solution:
         residual_norms: `(*batch, k)` ||rhs - A value|| / ||rhs||, recomputed from `value` (in float64 where A's storage
             allows).
         num_iterations: Passes of the iteration (a block counts once); loops allowed for "learned-krylov".
-        num_matvecs: Vectors multiplied by A in all, set-up and checks included.
-        num_passes: Times A was touched as a whole.
-        num_entries: Single entries of A read.
         method: "cg", "block-cg" or "learned-krylov".
         preconditioner: Name of the preconditioner used.
         status: How it ended; `FALLBACK_USED` if a dense factorisation produced some of the values.
@@ -53,9 +87,6 @@ class Solution:
     converged: Bool[Tensor, "*columns"]
     residual_norms: Float[Tensor, "*columns"]
     num_iterations: int
-    num_matvecs: int
-    num_passes: int
-    num_entries: int
     method: str
     preconditioner: str
     status: Status
@@ -64,8 +95,8 @@ class Solution:
     message: str
 
 
-@dataclass(frozen=True)
-class LogDeterminant:
+@dataclass(frozen=True, kw_only=True)
+class LogDeterminant(Costs):
     """log det A and how far it may be off.
 
     Attributes:
@@ -74,9 +105,6 @@ class LogDeterminant:
         converged: `(*batch)` whether the probe solves met rtol and A showed itself positive definite.
         num_probes: Random probes; 0 when unit vectors made the result exact.
         num_iterations: Passes of the iteration; loops allowed for "learned-krylov".
-        num_matvecs: Vectors multiplied by A in all.
-        num_passes: Times A was touched as a whole.
-        num_entries: Single entries of A read.
         preconditioner: Name of the preconditioner used.
         status: How it ended; `FALLBACK_USED` if a dense factorisation produced the value.
         cause: How the iteration itself ended; differs from `status` only where a fallback followed.
@@ -90,9 +118,6 @@ class LogDeterminant:
     converged: Bool[Tensor, "*batch"]
     num_probes: int
     num_iterations: int
-    num_matvecs: int
-    num_passes: int
-    num_entries: int
     preconditioner: str
     status: Status
     cause: Status
@@ -120,8 +145,8 @@ class InvQuadLogdet:
     log_determinant: LogDeterminant
 
 
-@dataclass(frozen=True)
-class Spectrum:
+@dataclass(frozen=True, kw_only=True)
+class Spectrum(OfLoops):
     """All eigenvalues or singular values, and how far each may be off.
 
     Attributes:
@@ -129,27 +154,15 @@ class Spectrum:
         errors: `(*batch, n)` estimated absolute error: the residual norm of a Ritz pair, or the gap between two Ritz
             values for a value that lies somewhere between them.
         converged: `(*batch, n)` the error is at most rtol times the largest magnitude.
-        num_loops: Loops allowed.
-        num_matvecs: Vectors multiplied by A (or its transpose) in all.
-        num_passes: Times A was touched as a whole.
-        num_entries: Single entries of A read.
-        method: "learned-krylov".
-        message: A sentence on how it ended.
     """
 
     value: Float[Tensor, "*batch n"]
     errors: Float[Tensor, "*batch n"]
     converged: Bool[Tensor, "*batch n"]
-    num_loops: int
-    num_matvecs: int
-    num_passes: int
-    num_entries: int
-    method: str
-    message: str
 
 
-@dataclass(frozen=True)
-class EigenPairs:
+@dataclass(frozen=True, kw_only=True)
+class EigenPairs(OfLoops):
     """Some eigenvalues with their vectors.
 
     Attributes:
@@ -157,28 +170,16 @@ class EigenPairs:
         vectors: `(*batch, n, k)` orthonormal.
         residual_norms: `(*batch, k)` ||A v - value v||: an eigenvalue lies this near.
         converged: `(*batch, k)` the residual norm is at most rtol times the largest magnitude.
-        num_loops: Loops allowed.
-        num_matvecs: Vectors multiplied by A in all.
-        num_passes: Times A was touched as a whole.
-        num_entries: Single entries of A read.
-        method: "learned-krylov".
-        message: A sentence on how it ended.
     """
 
     values: Float[Tensor, "*batch k"]
     vectors: Float[Tensor, "*batch n k"]
     residual_norms: Float[Tensor, "*batch k"]
     converged: Bool[Tensor, "*batch k"]
-    num_loops: int
-    num_matvecs: int
-    num_passes: int
-    num_entries: int
-    method: str
-    message: str
 
 
-@dataclass(frozen=True)
-class LeastSquares:
+@dataclass(frozen=True, kw_only=True)
+class LeastSquares(OfLoops):
     """X with ||rhs - A X|| smallest, the shortest such X where there are many.
 
     Attributes:
@@ -186,51 +187,27 @@ class LeastSquares:
         residual_norms: `(*batch, k)` ||rhs - A value|| / ||rhs||, recomputed from `value`.
         gradient_norms: `(*batch, k)` ||A^T (rhs - A value)|| / (||A|| ||rhs||), recomputed; zero at a minimum.
         converged: `(*batch, k)` the gradient norm is at most rtol times the residual norm, or the residual norm at most rtol.
-        num_loops: Loops allowed.
-        num_matvecs: Vectors multiplied by A or its transpose in all.
-        num_passes: Times A was touched as a whole.
-        num_entries: Single entries of A read.
-        method: "learned-krylov".
-        message: A sentence on how it ended.
     """
 
     value: Tensor
     residual_norms: Float[Tensor, "*columns"]
     gradient_norms: Float[Tensor, "*columns"]
     converged: Bool[Tensor, "*columns"]
-    num_loops: int
-    num_matvecs: int
-    num_passes: int
-    num_entries: int
-    method: str
-    message: str
 
 
-@dataclass(frozen=True)
-class Estimate:
+@dataclass(frozen=True, kw_only=True)
+class Estimate(OfLoops):
     """One number a matrix, and how far it may be off.
 
     Attributes:
         value: `(*batch)`.
         error: `(*batch)` estimated absolute error; rounding alone once the search space is complete.
         converged: `(*batch)` the error is at most rtol times the value's magnitude.
-        num_loops: Loops allowed.
-        num_matvecs: Vectors multiplied by A in all.
-        num_passes: Times A was touched as a whole.
-        num_entries: Single entries of A read.
-        method: "learned-krylov", or "diagonal".
-        message: A sentence on how it ended.
     """
 
     value: Float[Tensor, "*batch"]
     error: Float[Tensor, "*batch"]
     converged: Bool[Tensor, "*batch"]
-    num_loops: int
-    num_matvecs: int
-    num_passes: int
-    num_entries: int
-    method: str
-    message: str
 
 
 def costs(reads: Reads) -> dict[str, int]:
