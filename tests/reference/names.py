@@ -1,0 +1,6 @@
+"""What has been renamed since the recording; everything else in the calls is as it was."""
+
+LEARNED_KRYLOV = "learned-krylov"
+SKETCH_TOLERANCE = "tolerance"
+GP_TOLERANCE = "tolerance"
+EVAL_TOLERANCE = "eval_tolerance"
