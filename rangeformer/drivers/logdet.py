@@ -19,7 +19,6 @@ from rangeformer.shapes import Float, Tensor
 from rangeformer.solvers.base import Stopping
 from rangeformer.solvers.choice import LearnedKrylov, canonical_fallback, canonical_method
 from rangeformer.solvers.iterative import BlockLanczos, automatic
-from rangeformer.solvers.learned_logdet import logdet_by_model
 from rangeformer.solvers.logdet_estimate import (
     DEFAULT_NUM_PROBES,
     LogdetEstimate,
@@ -84,11 +83,12 @@ def logdet(
     name = canonical_method(method)
     if name not in _METHODS:
         raise ValueError(f"`method` must be one of {_METHODS}. Got {method!r}.")
-    answering, loops = LearnedKrylov(model, num_loops).resolved()
+    learned = LearnedKrylov(model, num_loops)
+    learned.resolved()
     check_square(operator)
     if name == "learned-krylov":
         check_tolerance("rtol", rtol)
-        return logdet_by_model(operator, answering, num_loops=loops, rtol=rtol, generator=generator)
+        return learned.logdet(operator, rtol, generator)
     stopping = Stopping(rtol, max_iterations, canonical_fallback(fallback))
     check_count("num_probes", num_probes, least=1, optional=True)
     check_preconditioner(preconditioner)

@@ -12,8 +12,8 @@ from rangeformer.preconditioners.build import Options, build_preconditioner, che
 from rangeformer.results import Solution, costs, drop_column
 from rangeformer.shapes import Float, Tensor
 from rangeformer.solvers.base import Solver, Stopping
-from rangeformer.solvers.choice import LearnedKrylov, canonical_fallback, resolve_solver, solver_for
-from rangeformer.solvers.learned_krylov import solve_by_model
+from rangeformer.solvers.choice import LearnedKrylov, canonical_fallback, resolve_solver
+from rangeformer.solvers.iterative import automatic
 from rangeformer.solvers.refinement import refine
 from rangeformer.validation import check_rhs, check_square, check_symmetric, like
 
@@ -76,28 +76,19 @@ def linear_solve(
     check_preconditioner(preconditioner)
     solver = resolve_solver(method, model, num_loops)
     if isinstance(solver, LearnedKrylov):
-        answering, loops = solver.resolved()
-        solution = solve_by_model(
-            operator,
-            columns,
-            answering,
-            num_loops=loops,
-            rtol=rtol,
-            fallback=stopping.fallback,
-            generator=generator,
-        )
+        solution = solver.solve(operator, columns, stopping, generator)
         return drop_column(solution) if rhs.dim() == 1 else solution
     before = operator.reads.snapshot()
     check_symmetric(operator)
     with torch.no_grad():
         P = build_preconditioner(operator, preconditioner, num_rhs=columns.shape[-1], generator=generator)
-        chosen = solver_for(solver, columns.shape[-1], P)
+        chosen = solver or automatic(columns.shape[-1], is_exact=P.is_exact)
         refined = refine(operator, columns.detach(), P, chosen, stopping)
     value = refined.value
     if torch.is_grad_enabled() and (operator.requires_grad or columns.requires_grad):
 
         def adjoint(gradient: Tensor) -> Tensor:
-            return refine(operator, gradient, P, solver_for(solver, gradient.shape[-1], P), stopping).value
+            return refine(operator, gradient, P, chosen, stopping).value
 
         value = Adjoint.apply(columns - operator.matmul(value), value, adjoint)
     solution = Solution(

@@ -3,11 +3,16 @@
 import warnings
 from dataclasses import dataclass
 
+import torch
+
 from rangeformer.models.looped_model import LoopedModel
-from rangeformer.preconditioners.base import Preconditioner
-from rangeformer.solvers.base import Solver
-from rangeformer.solvers.iterative import CG, BlockLanczos, automatic
-from rangeformer.solvers.learned_krylov import check_loops, check_model
+from rangeformer.operators import MatrixOperator
+from rangeformer.results import LogDeterminant, Solution
+from rangeformer.shapes import Float, Tensor
+from rangeformer.solvers.base import Solver, Stopping
+from rangeformer.solvers.iterative import CG, BlockLanczos
+from rangeformer.solvers.learned_krylov import check_loops, check_model, solve_by_model
+from rangeformer.solvers.learned_logdet import logdet_by_model
 
 METHODS = ("auto", "cg", "block-cg", "learned-krylov")
 
@@ -28,6 +33,43 @@ class LearnedKrylov:
         """The model and its number of loops."""
         model = check_model(self.model)
         return model, check_loops(self.num_loops, model)
+
+    def solve(
+        self,
+        operator: MatrixOperator,
+        rhs: Float[Tensor, "*batch n k"],
+        stopping: Stopping,
+        generator: torch.Generator | None,
+    ) -> Solution:
+        """Solve A X = rhs on checked arguments; differentiable.
+
+        Args:
+            operator: A, square.
+            rhs: `(*batch, n, k)`.
+            stopping: Its `max_iterations` does not matter.
+            generator: Source of randomness; a fixed one if None.
+        """
+        model, num_loops = self.resolved()
+        return solve_by_model(
+            operator,
+            rhs,
+            model,
+            num_loops=num_loops,
+            rtol=stopping.rtol,
+            fallback=stopping.fallback,
+            generator=generator,
+        )
+
+    def logdet(self, operator: MatrixOperator, rtol: float, generator: torch.Generator | None) -> LogDeterminant:
+        """Log det A on checked arguments; not differentiable.
+
+        Args:
+            operator: A, square.
+            rtol: Estimated error accepted, relative to max(1, |log det A|).
+            generator: Source of randomness; a fixed one if None.
+        """
+        model, num_loops = self.resolved()
+        return logdet_by_model(operator, model, num_loops=num_loops, rtol=rtol, generator=generator)
 
 
 def resolve_solver(method: object, model: LoopedModel | None, num_loops: int | None) -> Solver | LearnedKrylov | None:
@@ -51,11 +93,6 @@ def resolve_solver(method: object, model: LoopedModel | None, num_loops: int | N
     if name not in known:
         raise ValueError(f"`method` must be one of {METHODS}, or a rangeformer.Solver. Got {method!r}.")
     return known[name]
-
-
-def solver_for(solver: Solver | None, num_columns: int, P: Preconditioner) -> Solver:
-    """The solver itself, or for None the one that pays for this many columns."""
-    return automatic(num_columns, is_exact=P.is_exact) if solver is None else solver
 
 
 def canonical_method(method: object) -> object:
