@@ -7,12 +7,12 @@ Example:
     >>> from gp_integration import settings
     >>> settings.use_rangeformer.on()
     False
-    >>> with settings.use_rangeformer(tolerance=1e-4):
+    >>> with settings.use_rangeformer(rtol=1e-4):
     ...     settings.use_rangeformer.on()
     True
 """
 
 from gp_integration import settings as settings
-from gp_integration.notices import LeftAloneWarning as LeftAloneWarning
+from gp_integration.left_alone import LeftAloneWarning as LeftAloneWarning
 from gp_integration.operator import RangeFormerLinearOperator as RangeFormerLinearOperator
 from gp_integration.report import Report as Report

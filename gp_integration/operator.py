@@ -8,12 +8,12 @@ from linear_operator import to_linear_operator
 from linear_operator.operators import LinearOperator
 from torch import Tensor
 
-from gp_integration import noisy
-from gp_integration import state as active
-from gp_integration.options import Options
+from gp_integration import operator_methods, state
+from gp_integration.deprecation import renamed
+from gp_integration.options import BlockOptions
 from gp_integration.report import Recorder
-from gp_integration.request import Task
-from gp_integration.state import Block
+from gp_integration.request import SolveRequest
+from gp_integration.state import SettingsBlock
 
 
 class RangeFormerLinearOperator(LinearOperator):
@@ -25,7 +25,7 @@ class RangeFormerLinearOperator(LinearOperator):
 
     Args:
         base: `(*batch, n, n)` LinearOperator or tensor, symmetric positive definite.
-        tolerance: Relative residual of solves, worst column. (Default: 1e-6 in float64, 1e-5 in float32)
+        rtol: Relative residual of solves, worst column. (Default: 1e-6 in float64, 1e-5 in float32)
         num_columns: Columns the model reads; None lets it choose. (Default: None)
         num_neighbors: Neighbours per row; None lets it choose. (Default: None)
         num_probes: Probe vectors of the log-determinant; None lets it choose. (Default: None)
@@ -33,6 +33,7 @@ class RangeFormerLinearOperator(LinearOperator):
         seed: Seed of every call; None draws from torch's global generator. (Default: 0)
         max_iterations: Iterations after which a solve has failed. (Default: 1000)
         fallback: "cholesky" or "raise", for calls that fail. (Default: "cholesky")
+        tolerance: The former name of `rtol`; deprecated.
 
     Raises:
         ValueError: If `base` is not square, or an option is out of range.
@@ -49,7 +50,7 @@ class RangeFormerLinearOperator(LinearOperator):
         self,
         base: LinearOperator | Tensor,  # shape: (*batch, n, n)
         *,
-        tolerance: float | None = None,
+        rtol: float | None = None,
         num_columns: int | None = None,
         num_neighbors: int | None = None,
         num_probes: int | None = None,
@@ -57,12 +58,15 @@ class RangeFormerLinearOperator(LinearOperator):
         seed: int | None = 0,
         max_iterations: int = 1000,
         fallback: str = "cholesky",
+        tolerance: float | None = None,
     ):
+        if tolerance is not None:
+            rtol = renamed("tolerance", "rtol", tolerance)
         base = to_linear_operator(base)
         if base.shape[-1] != base.shape[-2]:
             raise ValueError(f"`base` must be square, (*batch, n, n). Got {tuple(base.shape)}.")
         keywords: dict[str, Any] = {
-            "tolerance": tolerance,
+            "rtol": rtol,
             "num_columns": num_columns,
             "num_neighbors": num_neighbors,
             "num_probes": num_probes,
@@ -73,9 +77,9 @@ class RangeFormerLinearOperator(LinearOperator):
         }
         super().__init__(base, **keywords)
         self.base = base
-        if tolerance is None:
-            keywords["tolerance"] = 1e-6 if base.dtype == torch.float64 else 1e-5
-        self._options = Options(eval_tolerance=keywords["tolerance"], **keywords)
+        if rtol is None:
+            keywords["rtol"] = 1e-6 if base.dtype == torch.float64 else 1e-5
+        self._options = BlockOptions(eval_rtol=keywords["rtol"], **keywords)
 
     def solve(
         self,
@@ -83,7 +87,9 @@ class RangeFormerLinearOperator(LinearOperator):
         left_tensor: Tensor | None = None,  # shape: (*any, o, n)
     ) -> Tensor:  # shape: (*broadcast, n, k), (n), (*broadcast, o, k) or (*broadcast, o)
         """A^-1 right, or left A^-1 right; see `LinearOperator.solve`."""
-        return noisy.solve_with(self._task("solve"), self.base.evaluate_kernel(), right_tensor, left_tensor)
+        return operator_methods.solve_with(
+            self._request("solve"), self.base.evaluate_kernel(), right_tensor, left_tensor
+        )
 
     def inv_quad(
         self,
@@ -91,7 +97,9 @@ class RangeFormerLinearOperator(LinearOperator):
         reduce_inv_quad: bool = True,
     ) -> Tensor:  # shape: (*batch) or (*batch, k)
         """rhs^T A^-1 rhs; see `LinearOperator.inv_quad`."""
-        return noisy.inv_quad_with(self._task("inv_quad"), self.base.evaluate_kernel(), inv_quad_rhs, reduce_inv_quad)
+        return operator_methods.inv_quad_with(
+            self._request("inv_quad"), self.base.evaluate_kernel(), inv_quad_rhs, reduce_inv_quad
+        )
 
     def inv_quad_logdet(
         self,
@@ -101,8 +109,8 @@ class RangeFormerLinearOperator(LinearOperator):
     ) -> tuple[Tensor, Tensor]:  # shapes: (*batch) or (*batch, k), (*batch)
         """Both at once; see `LinearOperator.inv_quad_logdet`. `logdet()` comes here as well."""
         base = self.base.evaluate_kernel()
-        task = self._task("inv_quad_logdet" if logdet else "inv_quad")
-        return noisy.inv_quad_logdet_with(task, base, inv_quad_rhs, logdet, reduce_inv_quad)
+        request = self._request("inv_quad_logdet" if logdet else "inv_quad")
+        return operator_methods.inv_quad_logdet_with(request, base, inv_quad_rhs, logdet, reduce_inv_quad)
 
     def evaluate_kernel(self) -> "RangeFormerLinearOperator":
         """The same with the wrapped operator evaluated."""
@@ -114,10 +122,10 @@ class RangeFormerLinearOperator(LinearOperator):
         assert torch.is_tensor(dense)
         return dense
 
-    def _task(self, purpose: str) -> Task:
-        block = active.current()
+    def _request(self, purpose: str) -> SolveRequest:
+        block = state.current()
         recorder = Recorder() if block is None else block.recorder
-        return Task(Block(self._options, recorder, None), purpose, self._options.tolerance)
+        return SolveRequest(SettingsBlock(self._options, recorder, None), purpose, self._options.rtol)
 
     def _with(self, base: LinearOperator) -> "RangeFormerLinearOperator":
         return self.__class__(base, **self._kwargs)

@@ -16,11 +16,11 @@ _STREAM = 0x9E3779B97F4A7C15
 
 
 @dataclass(frozen=True)
-class Options:
+class BlockOptions:
     """What `use_rangeformer` and `RangeFormerLinearOperator` accept; see there for the meaning."""
 
-    tolerance: float = 1e-3
-    eval_tolerance: float = 1e-4
+    rtol: float = 1e-3
+    eval_rtol: float = 1e-4
     num_columns: int | None = None
     num_neighbors: int | None = None
     num_probes: int | None = None
@@ -32,7 +32,7 @@ class Options:
     reuse_structure: bool = True
 
     def __post_init__(self):
-        for name in ("tolerance", "eval_tolerance"):
+        for name in ("rtol", "eval_rtol"):
             value = getattr(self, name)
             if not (isinstance(value, int | float) and 0 < value < 1 and math.isfinite(value)):
                 raise ValueError(f"`{name}` must be a relative residual between 0 and 1. Got {value!r}.")

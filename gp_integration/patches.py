@@ -18,10 +18,9 @@ from gpytorch.models.exact_prediction_strategies import DefaultPredictionStrateg
 from gpytorch.variational._variational_strategy import _VariationalStrategy
 from linear_operator.operators import AddedDiagLinearOperator
 
-from gp_integration import noisy, prediction, sampling, training
-from gp_integration import state as active
+from gp_integration import operator_methods, prediction, sampling, state, training
 from gp_integration.covariance import samplable
-from gp_integration.notices import leave_alone
+from gp_integration.left_alone import leave_alone
 
 _MISSING = object()
 _lock = threading.Lock()
@@ -38,7 +37,7 @@ class Patch:
         name: Of the method.
         parameters: Names of the parameters it had in the versions we know; others are refused.
         replacement: Called as `replacement(block, self, *args, **kwargs)` while a block is active;
-            NotImplemented asks for the original, which then runs as if no block were active.
+            NotImplemented asks for the original, which then runs as if no block were state.
     """
 
     owner: type
@@ -73,7 +72,7 @@ def _predictive_covariance(block, self, test_test_covar, test_train_covar):
 
 def _fantasy_strategy(block, self, *args, **kwargs):
     leave_alone(block, "fantasy models")
-    with active.suspended():
+    with state.suspended():
         strategy = self.get_fantasy_strategy(*args, **kwargs)
     prediction.remember_fantasy(strategy)
     return strategy
@@ -87,15 +86,15 @@ def _variational(block, self, *args, **kwargs):
 PATCHES = (
     Patch(MultivariateNormal, "log_prob", ("self", "value"), _log_prob),
     Patch(MultivariateNormal, "rsample", ("self", "sample_shape", "base_samples"), _rsample),
-    Patch(AddedDiagLinearOperator, "solve", ("self", "right_tensor", "left_tensor"), noisy.solve),
-    Patch(AddedDiagLinearOperator, "inv_quad", ("self", "inv_quad_rhs", "reduce_inv_quad"), noisy.inv_quad),
+    Patch(AddedDiagLinearOperator, "solve", ("self", "right_tensor", "left_tensor"), operator_methods.solve),
+    Patch(AddedDiagLinearOperator, "inv_quad", ("self", "inv_quad_rhs", "reduce_inv_quad"), operator_methods.inv_quad),
     Patch(
         AddedDiagLinearOperator,
         "inv_quad_logdet",
         ("self", "inv_quad_rhs", "logdet", "reduce_inv_quad"),
-        noisy.inv_quad_logdet,
+        operator_methods.inv_quad_logdet,
     ),
-    Patch(AddedDiagLinearOperator, "zero_mean_mvn_samples", ("self", "num_samples"), noisy.samples),
+    Patch(AddedDiagLinearOperator, "zero_mean_mvn_samples", ("self", "num_samples"), operator_methods.samples),
     Patch(DefaultPredictionStrategy, "_mean_cache", ("self", "nan_policy"), _mean_cache),
     Patch(
         DefaultPredictionStrategy,
@@ -149,18 +148,18 @@ def _install(patch: Patch) -> None:
     original = getattr(patch.owner, patch.name)
 
     @functools.wraps(original)
-    def dispatch(self, *args, **kwargs):
-        block = active.current()
+    def replaced(self, *args, **kwargs):
+        block = state.current()
         if block is None:
             return original(self, *args, **kwargs)
         result = patch.replacement(block, self, *args, **kwargs)
         if result is NotImplemented:
-            with active.suspended():
+            with state.suspended():
                 return original(self, *args, **kwargs)
         return result
 
-    _installed.append((patch, patch.owner.__dict__.get(patch.name, _MISSING), dispatch))
-    setattr(patch.owner, patch.name, dispatch)
+    _installed.append((patch, patch.owner.__dict__.get(patch.name, _MISSING), replaced))
+    setattr(patch.owner, patch.name, replaced)
 
 
 def _check_signature(patch: Patch) -> None:

@@ -22,15 +22,14 @@ from linear_operator.operators import (
 from torch import Tensor
 
 import rangeformer as rf
-from gp_integration import calls as certified
+from gp_integration import calls
+from gp_integration.batch_folding import BatchFold
 from gp_integration.covariance import PredictiveCovariance, kernels_of, kind_of, noisy_system
-from gp_integration.derivatives import FirstDerivative
-from gp_integration.dispatch import stays_with_cholesky
-from gp_integration.folding import Fold
-from gp_integration.notices import leave_alone
-from gp_integration.options import Options
-from gp_integration.request import Shared, Task
-from gp_integration.state import Block
+from gp_integration.left_alone import leave_alone, stays_with_cholesky
+from gp_integration.options import BlockOptions
+from gp_integration.request import SharedPreconditioner, SolveRequest
+from gp_integration.solve_derivative import once_differentiable
+from gp_integration.state import SettingsBlock
 
 # Test points are solved for in blocks: wide enough for fast products, narrow enough for memory.
 _BLOCK_COLUMNS = 512
@@ -52,26 +51,25 @@ class TrainingSystem:
         offset: y - mean, `(*any, n)`.
         options: The options it was built under.
         fingerprint: The values it was built from; other options or values make it stale.
-        kernel: Whose structure from training its preconditioner may start from.
+        kernel: The kernel whose structure, kept from training, its preconditioner may reuse.
         shared: Its preconditioner, built at first use.
         mean_cache: matrix^-1 offset, computed at first use.
     """
 
     matrix: AddedDiagLinearOperator
     offset: Tensor
-    options: Options
+    options: BlockOptions
     fingerprint: list[Tensor]
     kernel: torch.nn.Module | None
-    shared: Shared = field(default_factory=Shared)
+    shared: SharedPreconditioner = field(default_factory=SharedPreconditioner)
     mean_cache: Tensor | None = None
 
-    def task(self, block: Block, purpose: str) -> Task:
+    def request(self, block: SettingsBlock, purpose: str) -> SolveRequest:
         """A solve with this matrix."""
-        tolerance = block.options.eval_tolerance
-        return Task(block, purpose, tolerance, shared=self.shared, kernel=self.kernel)
+        return SolveRequest(block, purpose, block.options.eval_rtol, shared=self.shared, kernel=self.kernel)
 
 
-def mean_cache(block: Block, strategy: DefaultPredictionStrategy, nan_policy: str) -> Tensor | None:
+def mean_cache(block: SettingsBlock, strategy: DefaultPredictionStrategy, nan_policy: str) -> Tensor | None:
     """(K_train + noise)^-1 (y - mean), shape `(*batch, n)`; NaN at missing observations.
 
     Returns:
@@ -103,7 +101,7 @@ def mean_cache(block: Block, strategy: DefaultPredictionStrategy, nan_policy: st
 
 
 def predictive_covariance(
-    block: Block,
+    block: SettingsBlock,
     strategy: DefaultPredictionStrategy,
     test_test: Tensor | LinearOperator,  # shape: (*any, m, m)
     test_train: Tensor | LinearOperator,  # shape: (*any, m, n)
@@ -133,7 +131,7 @@ def predictive_covariance(
     return PredictiveCovariance(to_linear_operator(test_test), correction.mul(-1))
 
 
-def is_ours(block: Block, strategy: DefaultPredictionStrategy) -> bool:
+def is_ours(block: SettingsBlock, strategy: DefaultPredictionStrategy) -> bool:
     """Whether a strategy is the plain one for exact GPs; says so if it is not."""
     if type(strategy) is not DefaultPredictionStrategy:
         leave_alone(block, f"predictions by {type(strategy).__name__}")
@@ -150,7 +148,7 @@ def remember_fantasy(strategy: DefaultPredictionStrategy) -> None:
 
 
 def _training_system(
-    block: Block, strategy: DefaultPredictionStrategy, observed: Tensor | None
+    block: SettingsBlock, strategy: DefaultPredictionStrategy, observed: Tensor | None
 ) -> TrainingSystem | None:
     """The strategy's system under these options, from the table if nothing it depends on has changed."""
     if stays_with_cholesky(block, strategy.lik_train_train_covar):
@@ -216,17 +214,17 @@ def _same(first: list[Tensor], second: list[Tensor]) -> bool:
     return len(first) == len(second) and all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
 
 
-def _solve_mean(block: Block, system: TrainingSystem, matrix: LinearOperator, offset: Tensor) -> Tensor:
-    return certified.solve(system.task(block, "mean"), matrix, offset.unsqueeze(-1)).squeeze(-1)
+def _solve_mean(block: SettingsBlock, system: TrainingSystem, matrix: LinearOperator, offset: Tensor) -> Tensor:
+    return calls.solve(system.request(block, "mean"), matrix, offset.unsqueeze(-1)).squeeze(-1)
 
 
-def _solve_blocks(block: Block, system: TrainingSystem, cross: Tensor) -> Tensor:
+def _solve_blocks(block: SettingsBlock, system: TrainingSystem, cross: Tensor) -> Tensor:
     """A^-1 cross, without a graph, `_BLOCK_COLUMNS` columns at a time."""
-    task = system.task(block, "covariance")
-    fold = Fold.of(system.matrix.shape[:-2], cross)
+    request = system.request(block, "covariance")
+    fold = BatchFold.of(system.matrix.shape[:-2], cross)
     with torch.no_grad():
         blocks = fold.fold(cross).split(_BLOCK_COLUMNS, dim=-1)
-        solution = torch.cat([certified.solve(task, system.matrix, columns) for columns in blocks], dim=-1)
+        solution = torch.cat([calls.solve(request, system.matrix, columns) for columns in blocks], dim=-1)
     return fold.unfold(solution)
 
 
@@ -236,13 +234,13 @@ def _correction(
     solution: Tensor,  # shape: (*full, n, m), X
 ) -> LinearOperator:  # shape: (*full, m, m)
     """X^T B + B^T X - X^T A X; products in float64, since variances are small differences."""
-    fold = Fold.of(matrix.shape[:-2], solution)
+    fold = BatchFold.of(matrix.shape[:-2], solution)
     if any(tensor.requires_grad for tensor in matrix.representation()):
         image = fold.unfold(matrix @ fold.fold(solution))
     else:
         image = fold.unfold(rf.as_operator(matrix).matmul_precise(fold.fold(solution)))
     X, B, AX = (tensor.to(torch.float64) for tensor in (solution, cross, image))
-    half = FirstDerivative.apply(B - AX / 2)
+    half = once_differentiable(B - AX / 2)
     if X.shape[-1] > _DENSE_TEST_POINTS:
         left = torch.cat([X, half], dim=-2).to(cross.dtype)
         right = torch.cat([half, X], dim=-2).to(cross.dtype)

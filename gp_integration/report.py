@@ -4,6 +4,8 @@ import threading
 from collections import Counter
 from dataclasses import dataclass, field
 
+from gp_integration.deprecation import renamed
+
 
 @dataclass(frozen=True)
 class Call:
@@ -16,7 +18,7 @@ class Call:
         num_columns: Right-hand sides, or samples.
         num_iterations: Iterations of the solver.
         num_matvecs: Vectors multiplied by the matrix.
-        tolerance: Relative residual asked for, None where no solve was asked for.
+        rtol: Relative residual asked for, None where no solve was asked for.
         residual: Worst relative residual achieved, recomputed from the solution.
         standard_error: Of the log-determinant, in nats; None where there is none.
         preconditioner: (columns read, neighbours per row), None where none was built or it is unknown.
@@ -28,10 +30,15 @@ class Call:
     num_columns: int = 1
     num_iterations: int = 0
     num_matvecs: int = 0
-    tolerance: float | None = None
+    rtol: float | None = None
     residual: float | None = None
     standard_error: float | None = None
     preconditioner: tuple[int, int] | None = None
+
+    @property
+    def tolerance(self) -> float | None:
+        """The former name of `rtol`; deprecated."""
+        return renamed("tolerance", "rtol", self.rtol)
 
 
 @dataclass(frozen=True)
@@ -77,7 +84,7 @@ class Report:
         for call in self.calls:
             groups.setdefault((call.purpose, call.method), []).append(call)
         for (purpose, method), calls in groups.items():
-            asked = max((c.tolerance for c in calls if c.tolerance is not None), default=None)
+            asked = max((c.rtol for c in calls if c.rtol is not None), default=None)
             achieved = max((c.residual for c in calls if c.residual is not None), default=None)
             lines.append(
                 f"{purpose:<12} {method:<22} {len(calls):>5} {sum(c.num_iterations for c in calls):>6} "

@@ -1,4 +1,4 @@
-"""One call to `rangeformer`: on whose behalf, how accurate, with which preconditioner."""
+"""What a call to `rangeformer` is asked for: how accurate an answer, and with which preconditioner."""
 
 import threading
 from dataclasses import dataclass, field, replace
@@ -8,14 +8,14 @@ import torch
 from linear_operator.operators import LinearOperator
 
 import rangeformer as rf
-from gp_integration import structure_cache as structures
-from gp_integration.state import Block
-from rangeformer.solvers.logdet_estimate import DEFAULT_NUM_PROBES
+from gp_integration import structure_cache
+from gp_integration.state import SettingsBlock
 from rangeformer.preconditioners.cholesky import is_cheaper
+from rangeformer.solvers.logdet_estimate import DEFAULT_NUM_PROBES
 
 
 @dataclass
-class Shared:
+class SharedPreconditioner:
     """A preconditioner that several calls with one matrix share, built by the first.
 
     Attributes:
@@ -29,30 +29,30 @@ class Shared:
 
 
 @dataclass(frozen=True)
-class Task:
-    """One call: on whose behalf, how accurate, and with which preconditioner.
+class SolveRequest:
+    """One call: for which block, how accurate, and with which preconditioner.
 
     Attributes:
-        block: The block that asks; its options apply and its recorder hears of it.
+        block: The block the call is made in; its options apply, and its recorder records the call.
         purpose: The name under which the call is recorded.
-        tolerance: Relative residual per column.
+        rtol: Relative residual per column.
         preconditioner: The preconditioner, None until `prepared`.
-        shared: Where to keep it for later calls, None if every call builds its own.
-        kernel: Whose covariance it is: its structure is remembered for the next call, None to search anew.
+        shared: Where it is kept for later calls with the same matrix; None if every call builds its own.
+        kernel: The kernel behind the matrix: the structure found is kept for its next call; None keeps nothing.
     """
 
-    block: Block
+    block: SettingsBlock
     purpose: str
-    tolerance: float
+    rtol: float
     preconditioner: rf.Preconditioner | None = None
-    shared: Shared | None = None
+    shared: SharedPreconditioner | None = None
     kernel: torch.nn.Module | None = None
 
-    def prepared(self, operator: rf.MatrixOperator, num_columns: int) -> "Task":
-        """This task with a preconditioner for `num_columns` right-hand sides."""
+    def prepared(self, operator: rf.MatrixOperator, num_columns: int) -> "SolveRequest":
+        """This request with a preconditioner for `num_columns` right-hand sides."""
         if self.preconditioner is not None:
             return self
-        shared = Shared() if self.shared is None else self.shared
+        shared = SharedPreconditioner() if self.shared is None else self.shared
         with shared.lock:
             shared.num_columns += num_columns
             factorise = self._factor_is_cheaper(operator, shared.num_columns)
@@ -69,7 +69,7 @@ class Task:
         options = self.block.options
         structure = None
         if self.kernel is not None and not factorise:
-            structure = structures.recall(self.kernel, self.key(operator))
+            structure = structure_cache.lookup(self.kernel, self.structure_key(operator))
         return rf.build_preconditioner(
             operator,
             options.preconditioner(),
@@ -78,14 +78,14 @@ class Task:
             generator=options.generator(operator.device),
         )
 
-    def key(self, matrix: rf.MatrixOperator | LinearOperator) -> tuple:
+    def structure_key(self, matrix: rf.MatrixOperator | LinearOperator) -> tuple:
         """What a remembered structure must agree in."""
         return tuple(matrix.shape), matrix.dtype, str(matrix.device), self.block.options
 
     def keywords(self) -> dict[str, Any]:
-        """The arguments that every driver of `rangeformer` takes; failures are ours to handle."""
+        """The arguments that every driver of `rangeformer` takes. Failures are handled in `fallback`."""
         return {
-            "rtol": self.tolerance,
+            "rtol": self.rtol,
             "preconditioner": self.preconditioner,
             "max_iterations": self.block.options.max_iterations,
             "fallback": None,

@@ -9,10 +9,10 @@ from gpytorch.distributions import MultivariateNormal
 from linear_operator.operators import LinearOperator
 from torch import Tensor
 
-from gp_integration import calls as certified
+from gp_integration import calls
 from gp_integration.report import Call
-from gp_integration.request import Task
-from gp_integration.state import Block
+from gp_integration.request import SolveRequest
+from gp_integration.state import SettingsBlock
 
 # Up to this order samples come from a Cholesky factor: exact, and differentiable.
 CHOLESKY_SIZE = 4096
@@ -21,7 +21,7 @@ _FIRST_JITTER = 10
 _LAST_JITTER = 1e-2
 
 
-def draw(block: Block, covariance: LinearOperator, num_samples: int) -> Tensor:
+def draw(block: SettingsBlock, covariance: LinearOperator, num_samples: int) -> Tensor:
     """Samples of N(0, covariance), reparameterised while they come from a Cholesky factor.
 
     Args:
@@ -35,12 +35,12 @@ def draw(block: Block, covariance: LinearOperator, num_samples: int) -> Tensor:
     if covariance.shape[-1] <= CHOLESKY_SIZE or _differentiable(covariance):
         base = torch.randn(*covariance.shape[:-1], num_samples, dtype=covariance.dtype, device=covariance.device)
         return (root(block, covariance, num_samples) @ base).movedim(-1, 0)
-    task = Task(block, "samples", block.options.eval_tolerance)
-    return certified.sample(task, covariance.evaluate_kernel(), num_samples)
+    request = SolveRequest(block, "samples", block.options.eval_rtol)
+    return calls.sample(request, covariance.evaluate_kernel(), num_samples)
 
 
 def rsample(
-    block: Block, distribution: MultivariateNormal, sample_shape: torch.Size, base_samples: Tensor | None
+    block: SettingsBlock, distribution: MultivariateNormal, sample_shape: torch.Size, base_samples: Tensor | None
 ) -> Tensor:
     """`MultivariateNormal.rsample` for covariances that are ours.
 
@@ -70,8 +70,8 @@ def rsample(
     return (factor @ base_samples.unsqueeze(-1)).squeeze(-1) + mean
 
 
-def root(block: Block, covariance: LinearOperator, num_samples: int) -> Tensor:
-    """The lower Cholesky factor, computed in float64, with the least jitter of a ladder that succeeds.
+def root(block: SettingsBlock, covariance: LinearOperator, num_samples: int) -> Tensor:
+    """The lower Cholesky factor, computed in float64, with the smallest jitter that succeeds, in steps of ten.
 
     Raises:
         RuntimeError: If the covariance stays indefinite with a hundredth of its mean variance added.

@@ -3,8 +3,9 @@
 from pathlib import Path
 
 from gp_integration import patches
-from gp_integration import state as active
-from gp_integration.options import Options
+from gp_integration import state as block_state
+from gp_integration.deprecation import renamed
+from gp_integration.options import BlockOptions
 from gp_integration.report import Recorder, Report
 
 
@@ -23,8 +24,8 @@ class use_rangeformer:  # noqa: N801 - named like the settings of GPyTorch
 
     Args:
         state: False switches off inside an outer block. (Default: True)
-        tolerance: Relative residual of the training solves, worst column. (Default: 1e-3)
-        eval_tolerance: The same for predictive means and covariances; a covariance is off by its square,
+        rtol: Relative residual of the training solves, worst column. (Default: 1e-3)
+        eval_rtol: The same for predictive means and covariances; a covariance is off by its square,
             and never too small. (Default: 1e-4)
         num_columns: Columns of the kernel matrix the model reads; None lets it choose. (Default: None)
         num_neighbors: Neighbours per row; None lets it choose. (Default: None)
@@ -39,6 +40,8 @@ class use_rangeformer:  # noqa: N801 - named like the settings of GPyTorch
         fallback: "cholesky", or "raise" to get a RuntimeError instead. (Default: "cholesky")
         reuse_structure: Keep the pivots and neighbours found for a kernel for its next training step, as
             long as they serve; finding them is most of the set-up. (Default: True)
+        tolerance: The former name of `rtol`; deprecated.
+        eval_tolerance: The former name of `eval_rtol`; deprecated.
 
     Raises:
         ValueError: If an option is out of range, or the checkpoint is damaged.
@@ -46,7 +49,7 @@ class use_rangeformer:  # noqa: N801 - named like the settings of GPyTorch
         RuntimeError: If the installed GPyTorch differs from the tested ones where we hook in.
 
     Example:
-        >>> with use_rangeformer(tolerance=1e-4, seed=1) as recorder:
+        >>> with use_rangeformer(rtol=1e-4, seed=1) as recorder:
         ...     recorder.report().num_calls()
         0
         >>> use_rangeformer.on()
@@ -57,21 +60,27 @@ class use_rangeformer:  # noqa: N801 - named like the settings of GPyTorch
         self,
         state: bool = True,
         *,
-        tolerance: float = Options.tolerance,
-        eval_tolerance: float = Options.eval_tolerance,
+        rtol: float = BlockOptions.rtol,
+        eval_rtol: float = BlockOptions.eval_rtol,
         num_columns: int | None = None,
         num_neighbors: int | None = None,
         num_probes: int | None = None,
         checkpoint: str | Path | None = None,
         seed: int | None = 0,
-        max_iterations: int = Options.max_iterations,
-        min_size: int = Options.min_size,
+        max_iterations: int = BlockOptions.max_iterations,
+        min_size: int = BlockOptions.min_size,
         fallback: str = "cholesky",
         reuse_structure: bool = True,
+        tolerance: float | None = None,
+        eval_tolerance: float | None = None,
     ):
-        options = Options(
-            tolerance,
-            eval_tolerance,
+        if tolerance is not None:
+            rtol = renamed("tolerance", "rtol", tolerance)
+        if eval_tolerance is not None:
+            eval_rtol = renamed("eval_tolerance", "eval_rtol", eval_tolerance)
+        options = BlockOptions(
+            rtol,
+            eval_rtol,
             num_columns,
             num_neighbors,
             num_probes,
@@ -87,7 +96,7 @@ class use_rangeformer:  # noqa: N801 - named like the settings of GPyTorch
     @classmethod
     def on(cls) -> bool:
         """Whether a switched-on block is the innermost one of this thread."""
-        return active.current() is not None
+        return block_state.current() is not None
 
     @classmethod
     def off(cls) -> bool:
@@ -97,16 +106,16 @@ class use_rangeformer:  # noqa: N801 - named like the settings of GPyTorch
     @classmethod
     def is_default(cls) -> bool:
         """Whether this thread is in no block at all."""
-        return active.innermost() is None
+        return block_state.innermost() is None
 
     def __enter__(self) -> Recorder:
         if self._options is not None:
             self._options.preconditioner()  # a missing or damaged checkpoint shows here, not in training
         patches.acquire()
-        return active.push(self._options).recorder
+        return block_state.push(self._options).recorder
 
     def __exit__(self, *exception: object) -> bool:
-        active.pop()
+        block_state.pop()
         patches.release()
         return False
 
@@ -117,5 +126,5 @@ def last_report() -> Report | None:
     Returns:
         The report, or None if this thread has entered no block. `print` it for a table.
     """
-    recorder = active.latest_recorder()
+    recorder = block_state.latest_recorder()
     return None if recorder is None else recorder.report()

@@ -10,12 +10,12 @@ from collections.abc import Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass
 
-from gp_integration.options import Options
+from gp_integration.options import BlockOptions
 from gp_integration.report import Recorder
 
 
 @dataclass(frozen=True)
-class Block:
+class SettingsBlock:
     """One entered `use_rangeformer`; a linked list, innermost first.
 
     Attributes:
@@ -24,21 +24,21 @@ class Block:
         outer: The block around this one.
     """
 
-    options: Options | None
+    options: BlockOptions | None
     recorder: Recorder
-    outer: "Block | None"
+    outer: "SettingsBlock | None"
 
 
-_innermost: ContextVar[Block | None] = ContextVar("gp_integration_block", default=None)
+_innermost: ContextVar[SettingsBlock | None] = ContextVar("gp_integration_block", default=None)
 _latest: ContextVar[Recorder | None] = ContextVar("gp_integration_latest_recorder", default=None)
 
 
-def innermost() -> Block | None:
+def innermost() -> SettingsBlock | None:
     """The innermost block of this thread, switched off or not."""
     return _innermost.get()
 
 
-def current() -> Block | None:
+def current() -> SettingsBlock | None:
     """The innermost block of this thread if it is switched on, else None."""
     block = _innermost.get()
     return block if block is not None and block.options is not None else None
@@ -49,9 +49,9 @@ def latest_recorder() -> Recorder | None:
     return _latest.get()
 
 
-def push(options: Options | None) -> Block:
+def push(options: BlockOptions | None) -> SettingsBlock:
     """Enter a block; its recorder becomes the latest unless it is switched off."""
-    block = Block(options, Recorder(), _innermost.get())
+    block = SettingsBlock(options, Recorder(), _innermost.get())
     _innermost.set(block)
     if options is not None:
         _latest.set(block.recorder)

@@ -1,4 +1,4 @@
-"""Pivots and neighbours found for a kernel, remembered for its next training step.
+"""Pivots and neighbours found for a kernel, kept for its next training step.
 
 Finding them is most of the cost of a preconditioner, and hyperparameters move slowly: the rows that
 were close stay close. A structure is dropped as soon as it needs clearly more iterations, or leaves a
@@ -14,7 +14,7 @@ import torch
 
 import rangeformer as rf
 
-# A remembered structure may need this much more than a fresh one before a new one is searched.
+# A kept structure may need this much more than a fresh one before a new one is searched.
 _GROWTH = 1.5
 _SLACK = 2
 # Standard errors are themselves uncertain by a fifth with fifteen probes.
@@ -22,7 +22,7 @@ _ERROR_GROWTH = 2
 
 
 @dataclass(frozen=True)
-class Cost:
+class CallCost:
     """What a call cost with a structure: iterations, and the standard error of its log-determinant."""
 
     num_iterations: int
@@ -30,48 +30,48 @@ class Cost:
 
 
 @dataclass(frozen=True)
-class _Known:
+class _Entry:
     structure: rf.Structure
-    when_new: Cost
+    when_new: CallCost
 
 
 _lock = threading.Lock()
-_known: "weakref.WeakKeyDictionary[torch.nn.Module, dict[Hashable, _Known]]" = weakref.WeakKeyDictionary()
+_entries: "weakref.WeakKeyDictionary[torch.nn.Module, dict[Hashable, _Entry]]" = weakref.WeakKeyDictionary()
 
 
-def recall(kernel: torch.nn.Module, key: Hashable) -> rf.Structure | None:
+def lookup(kernel: torch.nn.Module, key: Hashable) -> rf.Structure | None:
     """The structure last found for this kernel, under the same key (shape, type, options)."""
     with _lock:
-        known = _known.get(kernel, {}).get(key)
-    return None if known is None else known.structure
+        entry = _entries.get(kernel, {}).get(key)
+    return None if entry is None else entry.structure
 
 
-def serves(kernel: torch.nn.Module, key: Hashable, structure: rf.Structure, cost: Cost) -> bool:
-    """Remember a new structure by what it cost; forget an old one once it costs clearly more.
+def keep_if_serving(kernel: torch.nn.Module, key: Hashable, structure: rf.Structure, cost: CallCost) -> bool:
+    """Keep a new structure with what it cost; drop a kept one once it costs clearly more.
 
     Args:
-        kernel: Whose covariance it is.
-        key: As in `recall`.
+        kernel: The kernel behind the matrix.
+        key: As in `lookup`.
         structure: The structure that was used.
         cost: What the call cost with it.
 
     Returns:
-        False if it was an old one and has been forgotten: the call is worth repeating.
+        False if it was a kept one and has been dropped: the call is worth repeating.
     """
     with _lock:
-        of_kernel = _known.setdefault(kernel, {})
-        known = of_kernel.get(key)
-        if known is None or known.structure is not structure:
-            of_kernel[key] = _Known(structure, cost)
+        of_kernel = _entries.setdefault(kernel, {})
+        entry = of_kernel.get(key)
+        if entry is None or entry.structure is not structure:
+            of_kernel[key] = _Entry(structure, cost)
             return True
-        limit = _GROWTH * known.when_new.num_iterations + _SLACK
-        if cost.num_iterations <= limit and cost.standard_error <= _ERROR_GROWTH * known.when_new.standard_error:
+        limit = _GROWTH * entry.when_new.num_iterations + _SLACK
+        if cost.num_iterations <= limit and cost.standard_error <= _ERROR_GROWTH * entry.when_new.standard_error:
             return True
         del of_kernel[key]
         return False
 
 
-def forget(kernel: torch.nn.Module, key: Hashable) -> None:
+def drop(kernel: torch.nn.Module, key: Hashable) -> None:
     """Drop a structure that failed."""
     with _lock:
-        _known.get(kernel, {}).pop(key, None)
+        _entries.get(kernel, {}).pop(key, None)

@@ -1,17 +1,18 @@
 """The log-density of a noisy exact GP: what the marginal likelihood trains on."""
 
+import math
+
 from gpytorch.distributions import MultivariateNormal
 from torch import Tensor
 
-from gp_integration import calls as certified
+from gp_integration import calls
 from gp_integration.covariance import kernels_of, kind_of, noisy_system
-from gp_integration.dispatch import stays_with_cholesky
-from gp_integration.notices import leave_alone
-from gp_integration.request import Task
-from gp_integration.state import Block
+from gp_integration.left_alone import leave_alone, stays_with_cholesky
+from gp_integration.request import SolveRequest
+from gp_integration.state import SettingsBlock
 
 
-def log_prob(block: Block, distribution: MultivariateNormal, value: Tensor) -> Tensor | None:
+def log_prob(block: SettingsBlock, distribution: MultivariateNormal, value: Tensor) -> Tensor | None:
     """Log N(value; mean, K + noise), batched, differentiable; the backward pass needs no block.
 
     Args:
@@ -33,6 +34,6 @@ def log_prob(block: Block, distribution: MultivariateNormal, value: Tensor) -> T
         distribution._validate_sample(value)
     offset = (value - distribution.loc).unsqueeze(-1)
     kernels = kernels_of(covariance) if block.options.reuse_structure else []
-    task = Task(block, "log_prob", block.options.tolerance, kernel=kernels[0] if kernels else None)
-    inv_quad, logdet = certified.inv_quad_logdet(task, system, offset)
-    return -0.5 * (inv_quad.squeeze(-1) + logdet + certified.gaussian_constant(system.shape[-1]))
+    request = SolveRequest(block, "log_prob", block.options.rtol, kernel=kernels[0] if kernels else None)
+    inv_quad, logdet = calls.inv_quad_logdet(request, system, offset)
+    return -0.5 * (inv_quad.squeeze(-1) + logdet + system.shape[-1] * math.log(2 * math.pi))

@@ -78,7 +78,7 @@ def _rangeformer(seed: int) -> tuple[AbstractContextManager, ...]:
     return (
         settings.max_cholesky_size(800),
         settings.fast_pred_var(False),
-        use_rangeformer(tolerance=1e-3, eval_tolerance=1e-4, seed=seed),
+        use_rangeformer(rtol=1e-3, eval_rtol=1e-4, seed=seed),
     )
 
 

@@ -13,7 +13,7 @@ from gp_integration.settings import use_rangeformer
 
 def failing():
     """Options that no solve can meet: one iteration, to a tolerance far below it."""
-    return {"tolerance": 1e-9, "eval_tolerance": 1e-9, "max_iterations": 1, "num_columns": 2, "num_neighbors": 0}
+    return {"rtol": 1e-9, "eval_rtol": 1e-9, "max_iterations": 1, "num_columns": 2, "num_neighbors": 0}
 
 
 @pytest.fixture
@@ -103,7 +103,7 @@ def test_a_hopeless_matrix_ends_in_cholesky(all_warnings):
     x = torch.linspace(0, 1, 820, dtype=torch.float32)
     K = torch.exp(-((x[:, None] - x) ** 2))  # numerically of rank ten
     rhs = torch.sin(7 * x)
-    with use_rangeformer(tolerance=1e-6):
+    with use_rangeformer(rtol=1e-6):
         solution = added_diag(K, 1e-7).solve(rhs)
     assert solution.isfinite().all()
     assert settings.last_report().fallbacks
@@ -123,7 +123,7 @@ def test_the_backward_solve_is_checked_too(all_warnings):
 
     patch = pytest.MonkeyPatch()
     patch.setattr(rf, "linear_solve", second_fails)
-    with use_rangeformer(tolerance=1e-8) as recorder:
+    with use_rangeformer(rtol=1e-8) as recorder:
         solution = added_diag(K).solve(rhs)
     (solution * weights).sum().backward()
     patch.undo()
@@ -139,7 +139,7 @@ def test_a_solution_at_the_limit_of_float32_has_not_failed():
     x = torch.linspace(0, 1, n, dtype=torch.float32)
     K = torch.exp(-((x[:, None] - x) ** 2) / 0.02)
     rhs = torch.sin(40 * x)[:, None]
-    with use_rangeformer(tolerance=3e-7) as recorder, pytest.warns(rf.ConvergenceWarning, match="float32"):
+    with use_rangeformer(rtol=3e-7) as recorder, pytest.warns(rf.ConvergenceWarning, match="float32"):
         solution = added_diag(K, 1e-3).solve(rhs)
     assert not recorder.report().fallbacks
     assert 3e-7 < recorder.report().worst_residual() < 3e-5

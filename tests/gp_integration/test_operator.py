@@ -139,7 +139,7 @@ def test_an_indefinite_operator_falls_back_and_fails_as_cholesky_does():
 def test_it_refuses_what_it_cannot_hold():
     with pytest.raises(ValueError, match="`base` must be square"):
         RangeFormerLinearOperator(torch.ones(3, 4))
-    with pytest.raises(ValueError, match="`tolerance`"):
-        RangeFormerLinearOperator(torch.eye(3), tolerance=-1.0)
+    with pytest.raises(ValueError, match="`rtol`"):
+        RangeFormerLinearOperator(torch.eye(3), rtol=-1.0)
     with pytest.raises(RuntimeError, match="Either `inv_quad_rhs` or `logdet`"):
         RangeFormerLinearOperator(torch.eye(3)).inv_quad_logdet()

@@ -9,8 +9,7 @@ import torch
 from gp_models import by_cholesky, data, exact_gp, predict
 
 import rangeformer as rf
-from gp_integration import prediction, settings
-from gp_integration import request as task
+from gp_integration import prediction, request, settings
 from gp_integration.settings import use_rangeformer
 
 
@@ -35,7 +34,7 @@ def builds(monkeypatch):
 @pytest.fixture
 def no_factor(monkeypatch):
     """Solve iteratively however many test points there are."""
-    monkeypatch.setattr(task, "is_cheaper", lambda operator, num_columns: False)
+    monkeypatch.setattr(request, "is_cheaper", lambda operator, num_columns: False)
 
 
 @pytest.mark.parametrize("fast_pred_var", [False, True])
@@ -85,7 +84,7 @@ def test_variances_are_never_below_the_truth_however_loose_the_solve(no_factor):
     with torch.no_grad():
         with by_cholesky():
             truth = predict(model, x).covariance_matrix
-        with use_rangeformer(eval_tolerance=0.5, num_columns=4, num_neighbors=1):
+        with use_rangeformer(eval_rtol=0.5, num_columns=4, num_neighbors=1):
             ours = predict(model, x).covariance_matrix
     excess = ours - truth
     assert excess.norm() > 1e-6 * truth.norm(), "the solve was meant to be loose"
@@ -194,7 +193,7 @@ def test_fixed_noise():
 @pytest.mark.parametrize("detach", [True, False])
 def test_gradients_with_respect_to_test_points_and_hyperparameters(detach):
     results = []
-    for context in (by_cholesky(), use_rangeformer(eval_tolerance=1e-7)):
+    for context in (by_cholesky(), use_rangeformer(eval_rtol=1e-7)):
         model = exact_gp(850)
         x = points(12).requires_grad_(True)
         with context, gpytorch.settings.detach_test_caches(detach):

@@ -52,7 +52,7 @@ def test_an_exception_leaves_the_block():
 
 
 def test_one_instance_may_be_entered_again_and_created_early():
-    early = use_rangeformer(tolerance=1e-5)
+    early = use_rangeformer(rtol=1e-5)
     with use_rangeformer(False), early:
         assert use_rangeformer.on()
         with early:
@@ -74,11 +74,11 @@ def test_switching_off_inside_gives_gpytorch_its_own_path():
 
 def test_the_innermost_options_count():
     model = exact_gp(810)
-    with use_rangeformer(tolerance=1e-2) as outer, use_rangeformer(tolerance=1e-6, num_columns=32) as inner:
+    with use_rangeformer(rtol=1e-2) as outer, use_rangeformer(rtol=1e-6, num_columns=32) as inner:
         loss_of(model)
     assert outer.report().num_calls() == 0
     (call,) = inner.report().calls
-    assert call.tolerance == 1e-6
+    assert call.rtol == 1e-6
     assert call.residual <= 1e-6
     assert call.preconditioner[0] == 32
 
@@ -164,9 +164,9 @@ def test_tasks_do_not_see_each_other():
 @pytest.mark.parametrize(
     ("option", "value"),
     [
-        ("tolerance", -1.0),
-        ("tolerance", 0),
-        ("eval_tolerance", float("nan")),
+        ("rtol", -1.0),
+        ("rtol", 0),
+        ("eval_rtol", float("nan")),
         ("num_columns", -1),
         ("num_neighbors", 1.5),
         ("num_probes", 0),

@@ -8,7 +8,7 @@ import torch
 from gp_models import data, exact_gp, predict, truth, value_and_gradient
 
 import rangeformer as rf
-from gp_integration import structure_cache as structures
+from gp_integration import structure_cache
 from gp_integration.settings import use_rangeformer
 
 
@@ -69,7 +69,7 @@ def test_nothing_is_remembered_of_a_model_that_is_gone():
     with use_rangeformer():
         value_and_gradient(model)
     kernel = weakref.ref(model.covar_module)
-    assert kernel() in structures._known
+    assert kernel() in structure_cache._entries
     del model
     gc.collect()
     assert kernel() is None

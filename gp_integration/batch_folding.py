@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
-class Fold:
+class BatchFold:
     """How the batch dimensions of right-hand sides `(*full, n, k)` are folded for a matrix `(*batch, n, n)`.
 
     One factorisation or preconditioner then serves every right-hand side that shares a matrix.
@@ -23,7 +23,7 @@ class Fold:
     columns: int
 
     @classmethod
-    def of(cls, batch: torch.Size, rhs: Tensor) -> "Fold":
+    def of(cls, batch: torch.Size, rhs: Tensor) -> "BatchFold":
         """The fold for a right-hand side of shape `(*any, n, k)`; raises if the shapes do not broadcast."""
         return cls(batch, torch.broadcast_shapes(batch, rhs.shape[:-2]), rhs.shape[-1])
 

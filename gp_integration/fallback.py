@@ -1,0 +1,109 @@
+"""Whether an answer of `rangeformer` may be used, and GPyTorch's Cholesky where it may not.
+
+A call fails if a solve or a log-determinant did not reach its tolerance, if anything is not finite,
+or if the matrix showed itself indefinite. Then GPyTorch's own `psd_safe_cholesky` answers instead,
+with the jitter and the errors that its users know. It is called directly, without GPyTorch's
+settings, which all threads share.
+"""
+
+import warnings
+from collections.abc import Callable
+from typing import TypeVar
+
+import torch
+from linear_operator.operators import LinearOperator
+from torch import Tensor
+
+import rangeformer as rf
+from gp_integration import structure_cache
+from gp_integration.report import Call
+from gp_integration.request import SolveRequest
+from rangeformer.results import Status
+
+Answer = TypeVar("Answer")
+
+# A tolerance may be missed by this factor if the backward error is at most so many units of rounding.
+_MISS = 100
+_ROUNDING = 4
+_ADVICE = "Raise `max_iterations`, loosen the tolerance, or use float64; if it persists, the noise is too small."
+
+
+def answer_or_cholesky(
+    request: SolveRequest,
+    matrix: LinearOperator,
+    iterate: Callable[[], tuple[Answer, str | None]],
+    by_cholesky: Callable[[], Answer],
+) -> Answer:
+    """The answer of `iterate` if it may be used, else that of `by_cholesky`, recorded and with a warning.
+
+    Args:
+        request: The call.
+        matrix: A, `(*batch, n, n)`.
+        iterate: Calls `rangeformer`; returns the answer and None, or the reason why it may not be used.
+        by_cholesky: Computes the same by a dense factorisation.
+
+    Raises:
+        RuntimeError: If `iterate` failed and the block's `fallback` is "raise".
+    """
+    request.block.options.preconditioner()  # a bad checkpoint is an error of its own, not a failed call
+    try:
+        answer, reason = iterate()
+    except (ValueError, torch._C._LinAlgError) as error:
+        answer, reason = None, f"{type(error).__name__}: {error}"
+    if answer is not None and reason is None:
+        return answer
+    if request.kernel is not None:
+        structure_cache.drop(request.kernel, request.structure_key(matrix))
+    recorder = request.block.recorder
+    recorder.fallback(request.purpose, reason)
+    if request.block.options.fallback == "raise":
+        raise RuntimeError(f"use_rangeformer failed ({request.purpose}): {reason} {_ADVICE}")
+    warnings.warn(
+        f"use_rangeformer fell back to Cholesky ({request.purpose}): {reason} {_ADVICE}",
+        rf.ConvergenceWarning,
+        stacklevel=5,
+    )
+    recorder.call(Call(request.purpose, matrix.shape[-1], "cholesky (fallback)"))
+    return by_cholesky()
+
+
+def failure(result: rf.Solution | rf.LogDeterminant) -> str | None:
+    """Why a result may not be used, or None if it may."""
+    if not bool(torch.isfinite(result.value.detach()).all()):
+        return f"not finite. {result.message}"
+    return None if bool(result.converged.all()) else result.message
+
+
+def solve_failure(
+    matrix: LinearOperator,  # shape: (*batch, n, n)
+    rhs: Tensor,  # shape: (*batch, n, k)
+    solution: rf.Solution,
+    rtol: float,
+) -> str | None:
+    """`failure`, but a solution as accurate as its type can hold has not failed.
+
+    In float32 the tolerance may be out of reach for any method. A backward error of a few units of
+    rounding means that the solution is exact for a matrix that rounds to this one: Cholesky in the same
+    precision has nothing better to offer. It stays recorded with the residual it reached.
+    """
+    reason = failure(solution)
+    if reason is None or not bool(torch.isfinite(solution.value).all()) or solution.status is Status.INDEFINITE:
+        return reason
+    missed = solution.residual_norms[~solution.converged]
+    if bool((missed > _MISS * rtol).any()) or bool((missed <= rtol).any()):
+        return reason
+    limit = _ROUNDING * torch.finfo(rhs.dtype).eps
+    return None if bool((_backward_error(matrix, rhs, solution) <= limit).all()) else reason
+
+
+def _backward_error(matrix: LinearOperator, rhs: Tensor, solution: rf.Solution) -> Tensor:
+    """`(*batch, k)` ||rhs - A x|| / (||A|| ||x|| + ||rhs||), with ||A|| from three power iterations."""
+    with torch.no_grad():
+        vector = torch.ones_like(rhs[..., :1])
+        for _ in range(3):
+            vector = vector / torch.linalg.vector_norm(vector, dim=-2, keepdim=True)
+            vector = matrix @ vector
+        norm_of_matrix = torch.linalg.vector_norm(vector, dim=-2)
+        norms = torch.linalg.vector_norm(rhs, dim=-2)
+        scale = norm_of_matrix * torch.linalg.vector_norm(solution.value, dim=-2) + norms
+        return solution.residual_norms * norms / scale.clamp_min(torch.finfo(rhs.dtype).tiny)
