@@ -35,7 +35,7 @@ def dense(operator: MatrixOperator) -> Float[Tensor, "*batch n n"]:
 
 
 def direct_solve(operator: MatrixOperator, rhs: Float[Tensor, "*batch n k"]) -> DirectSolution:
-    """Solve by Cholesky, members of a batch that are not positive definite by LU; zero for those that are singular."""
+    """Solve by Cholesky, matrices of a batch that are not positive definite by LU; zero for those that are singular."""
     matrix = dense(operator)
     cholesky, info = torch.linalg.cholesky_ex(matrix)
     definite = info == 0
@@ -51,12 +51,15 @@ def direct_solve(operator: MatrixOperator, rhs: Float[Tensor, "*batch n k"]) -> 
 def direct_logdet(
     operator: MatrixOperator, *, with_inverse: bool = False
 ) -> tuple[Float[Tensor, "*batch"], Float[Tensor, "*batch n n"] | None]:
-    """Log det by Cholesky and, if asked for, A^-1; NaN for members that are not positive definite."""
+    """Log det by Cholesky and, if asked for, A^-1; NaN for matrices of a batch that are not positive definite."""
     cholesky, info = torch.linalg.cholesky_ex(dense(operator))
     definite = info == 0
     value = 2 * cholesky.diagonal(dim1=-2, dim2=-1).log().sum(-1)
     value = torch.where(definite, value, torch.full_like(value, torch.nan))
     if not with_inverse:
         return value, None
-    inverse = torch.cholesky_inverse(cholesky)
-    return value, torch.where(definite.unsqueeze(-1).unsqueeze(-1), inverse, torch.full_like(inverse, torch.nan))
+    usable = definite.unsqueeze(-1).unsqueeze(-1)
+    # One singular factor would end the inversion of the whole batch.
+    eye = torch.eye(operator.num_rows, dtype=cholesky.dtype, device=cholesky.device)
+    inverse = torch.cholesky_inverse(torch.where(usable, cholesky, eye))
+    return value, torch.where(usable, inverse, torch.full_like(inverse, torch.nan))

@@ -6,7 +6,8 @@ from helpers import assert_solved, conditioned, kernel, normal, with_spectrum
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rangeformer.krylov.block_lanczos import BlockKrylov, orthonormalise
+from rangeformer.krylov.block_lanczos import BlockKrylov
+from rangeformer.krylov.orthonormalisation import orthonormalise
 
 
 def space(A: torch.Tensor, start: torch.Tensor, blocks: int, capacity: int = 10_000) -> BlockKrylov:
