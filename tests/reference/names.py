@@ -2,5 +2,5 @@
 
 LEARNED_KRYLOV = "learned-krylov"
 SKETCH_TOLERANCE = "tolerance"
-GP_TOLERANCE = "tolerance"
-EVAL_TOLERANCE = "eval_tolerance"
+GP_TOLERANCE = "rtol"
+EVAL_TOLERANCE = "eval_rtol"
