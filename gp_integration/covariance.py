@@ -1,4 +1,4 @@
-"""Which covariance matrices are ours: dense ones, with or without noise on the diagonal."""
+"""Which covariance matrices `rangeformer` handles: dense ones, with or without noise on the diagonal."""
 
 import torch
 from gpytorch.lazy import LazyEvaluatedKernelTensor
@@ -22,9 +22,9 @@ _LOW_RANK = (DiagLinearOperator, MatmulLinearOperator, RootLinearOperator)
 
 
 class PredictiveCovariance(SumLinearOperator):
-    """A predictive covariance computed by us: an ordinary sum that remembers where it comes from.
+    """A predictive covariance computed by `prediction`: an ordinary sum with a type of its own.
 
-    Its origin is what lets samples from it go through us while those of other models, whose
+    The type is what lets samples from it be drawn here while those of other models, whose
     covariances are sums too, are left alone.
     """
 
@@ -37,7 +37,7 @@ class PredictiveCovariance(SumLinearOperator):
 def is_dense(operator: LinearOperator) -> bool:
     """Whether an evaluated operator costs n^2 per product anyway, so that nothing is lost by densifying.
 
-    Structure is worth more than we can add: Toeplitz, Kronecker, interpolated, low-rank and block
+    Their structure gains more than a preconditioner: Toeplitz, Kronecker, interpolated, low-rank and block
     operators say False. A sum of kernels is dense if one of them is and the others have low rank.
     """
     if isinstance(operator, DenseLinearOperator | PredictiveCovariance):
@@ -47,7 +47,7 @@ def is_dense(operator: LinearOperator) -> bool:
     if type(operator) is AddedDiagLinearOperator:
         return is_dense(operator._linear_op)
     if type(operator) is SumLinearOperator:
-        # A part with its own diagonal is the mark of variational posteriors (jitter), which are not ours.
+        # A part with its own diagonal marks variational posteriors (jitter), which are left alone.
         if any(isinstance(part, AddedDiagLinearOperator) for part in operator.linear_ops):
             return False
         others = [part for part in operator.linear_ops if not is_dense(part)]
@@ -62,8 +62,8 @@ def noisy_system(operator: LinearOperator) -> AddedDiagLinearOperator | None:
         operator: Any covariance, `(*batch, n, n)`: lazy, masked (missing observations) or repeated.
 
     Returns:
-        `AddedDiagLinearOperator(dense K, noise)`, or None if it is not of that form, in which case
-        it is not ours.
+        `AddedDiagLinearOperator(dense K, noise)`, or None if it is not of that form; it
+        is left alone then.
     """
     if operator.dtype not in DTYPES:
         return None
@@ -82,7 +82,7 @@ def noisy_system(operator: LinearOperator) -> AddedDiagLinearOperator | None:
 
 
 def samplable(operator: LinearOperator) -> bool:
-    """Whether samples from this covariance are ours: dense kernels, predictions, either plus noise."""
+    """Whether samples from this covariance are drawn here: dense kernels, predictions, either plus noise."""
     if isinstance(operator, LazyEvaluatedKernelTensor):
         return is_dense(operator.evaluate_kernel())
     if type(operator) is AddedDiagLinearOperator:
@@ -99,7 +99,7 @@ def samplable(operator: LinearOperator) -> bool:
 
 
 def kind_of(operator: LinearOperator) -> str:
-    """A name for a covariance that is not ours, for the notice."""
+    """A name for a covariance that is left alone, for the warning."""
     if operator.dtype not in DTYPES:
         return f"matrices of {operator.dtype}"
     name = type(operator).__name__

@@ -21,8 +21,8 @@ class LeftAloneWarning(UserWarning):
 def stays_with_cholesky(block: SettingsBlock, operator: LinearOperator) -> bool:
     """Whether GPyTorch would answer exactly, by Cholesky, and faster than we can; recorded if so.
 
-    Both thresholds count: ours because importing BoTorch raises GPyTorch's to 4096, where we are
-    faster; GPyTorch's because above it the alternative is not Cholesky.
+    Both thresholds count: `min_size` because importing BoTorch raises GPyTorch's to 4096, where
+    `rangeformer` is faster; GPyTorch's because above it the alternative is not Cholesky.
     """
     size = operator.shape[-1]
     small = size <= min(block.options.min_size, linear_operator_settings.max_cholesky_size.value())

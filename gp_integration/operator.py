@@ -17,7 +17,7 @@ from gp_integration.state import SettingsBlock
 
 
 class RangeFormerLinearOperator(LinearOperator):
-    """Wraps a positive (semi-)definite operator; its `solve`, `inv_quad`, `inv_quad_logdet` and `logdet` are ours.
+    """Wraps a positive (semi-)definite operator; its `solve`, `inv_quad`, `inv_quad_logdet` and `logdet` go to `rangeformer`.
 
     Everything else is delegated to the wrapped operator. It needs no `use_rangeformer` block and takes
     matrices of every size and structure; inside a block, its calls appear in the block's report.
@@ -170,5 +170,5 @@ class RangeFormerLinearOperator(LinearOperator):
         return self._with(self.base._sum_batch(dim))
 
     def _mul_constant(self, other) -> LinearOperator:
-        # A negative multiple is no longer positive definite and hence no longer ours.
+        # A negative multiple is no longer positive definite: the wrapped operator answers.
         return self.base._mul_constant(other)

@@ -59,12 +59,12 @@ def _rsample(block, self, sample_shape=torch.Size(), base_samples=None):  # noqa
 
 
 def _mean_cache(block, self, nan_policy):
-    cache = prediction.mean_cache(block, self, nan_policy) if prediction.is_ours(block, self) else None
+    cache = prediction.mean_cache(block, self, nan_policy) if prediction.is_supported(block, self) else None
     return NotImplemented if cache is None else cache
 
 
 def _predictive_covariance(block, self, test_test_covar, test_train_covar):
-    if not prediction.is_ours(block, self):
+    if not prediction.is_supported(block, self):
         return NotImplemented
     covariance = prediction.predictive_covariance(block, self, test_test_covar, test_train_covar)
     return NotImplemented if covariance is None else covariance

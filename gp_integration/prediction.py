@@ -1,7 +1,7 @@
 """Predictive mean and covariance of an exact GP, with one preconditioner for both.
 
-GPyTorch keeps its caches on the prediction strategy. Ours are kept beside it, in a table that forgets
-a strategy when GPyTorch does, so that a model used inside a block carries no trace of it.
+GPyTorch keeps its caches on the prediction strategy. Ours are kept outside of it, in a weak table:
+an entry goes with its strategy, and a model used inside a block has no attribute that it had not before.
 """
 
 import threading
@@ -73,7 +73,7 @@ def mean_cache(block: SettingsBlock, strategy: DefaultPredictionStrategy, nan_po
     """(K_train + noise)^-1 (y - mean), shape `(*batch, n)`; NaN at missing observations.
 
     Returns:
-        The cache, without a graph if `detach_test_caches` is on; None if this strategy is not ours.
+        The cache, without a graph if `detach_test_caches` is on; None if this strategy is left alone.
     """
     if nan_policy == "fill":
         leave_alone(block, "observation_nan_policy('fill')")
@@ -113,7 +113,7 @@ def predictive_covariance(
     the predictive covariance too large by that much and never too small: variances stay positive.
 
     Returns:
-        The covariance, or None if this strategy is not ours.
+        The covariance, or None if this strategy is left alone.
     """
     if gpytorch_settings.skip_posterior_variances.on():
         return None
@@ -131,8 +131,8 @@ def predictive_covariance(
     return PredictiveCovariance(to_linear_operator(test_test), correction.mul(-1))
 
 
-def is_ours(block: SettingsBlock, strategy: DefaultPredictionStrategy) -> bool:
-    """Whether a strategy is the plain one for exact GPs; says so if it is not."""
+def is_supported(block: SettingsBlock, strategy: DefaultPredictionStrategy) -> bool:
+    """Whether a strategy is the plain one for exact GPs; warns if it is not."""
     if type(strategy) is not DefaultPredictionStrategy:
         leave_alone(block, f"predictions by {type(strategy).__name__}")
         return False
@@ -189,7 +189,7 @@ def _evaluate(
 
 
 def _with_graph(strategy: DefaultPredictionStrategy, observed: Tensor | None) -> tuple[AddedDiagLinearOperator, Tensor]:
-    """The same for a strategy whose system is known to be ours."""
+    """The same for a strategy whose system is known to be supported."""
     evaluated = _evaluate(strategy, observed)
     assert evaluated is not None
     return evaluated

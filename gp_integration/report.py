@@ -46,7 +46,7 @@ class Report:
     """What happened inside one `use_rangeformer` block.
 
     Attributes:
-        calls: Every call that was ours, in order.
+        calls: Every call that went to `rangeformer`, in order.
         fallbacks: (purpose, reason) of every call that ended in a Cholesky factorisation instead.
         left_alone: How often each kind of thing was passed on to GPyTorch untouched.
     """
@@ -56,7 +56,7 @@ class Report:
     left_alone: dict[str, int] = field(default_factory=dict)
 
     def num_calls(self, purpose: str | None = None) -> int:
-        """How many calls were ours, for one purpose or in all."""
+        """How many calls went to `rangeformer`, for one purpose or in all."""
         return sum(purpose in (None, call.purpose) for call in self.calls)
 
     def num_iterations(self, purpose: str | None = None) -> int:
@@ -105,7 +105,7 @@ class Recorder:
         self._left_alone: Counter[str] = Counter()
 
     def call(self, call: Call) -> None:
-        """Record a call that was answered by us."""
+        """Record a call that was answered here."""
         with self._lock:
             self._calls.append(call)
 

@@ -42,7 +42,7 @@ def draw(block: SettingsBlock, covariance: LinearOperator, num_samples: int) -> 
 def rsample(
     block: SettingsBlock, distribution: MultivariateNormal, sample_shape: torch.Size, base_samples: Tensor | None
 ) -> Tensor:
-    """`MultivariateNormal.rsample` for covariances that are ours.
+    """`MultivariateNormal.rsample` for the covariances of `covariance.samplable`.
 
     Args:
         block: The active block.

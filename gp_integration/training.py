@@ -21,7 +21,7 @@ def log_prob(block: SettingsBlock, distribution: MultivariateNormal, value: Tens
         value: Targets, `(*any, n)`; targets that share a matrix are solved together.
 
     Returns:
-        `(*broadcast)` log-densities, or None if this distribution is not ours.
+        `(*broadcast)` log-densities, or None if this distribution is left alone.
     """
     covariance = distribution.lazy_covariance_matrix
     system = noisy_system(covariance)
