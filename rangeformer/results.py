@@ -144,6 +144,14 @@ class InvQuadLogdet:
     solution: Solution
     log_determinant: LogDeterminant
 
+    @property
+    def status(self) -> Status:
+        """`NOT_FINITE` for a quadratic form beyond its type, else the log-determinant's if it failed, else the solve's."""
+        if not bool(self.inv_quad.isfinite().all()):
+            return Status.NOT_FINITE
+        parts = (self.log_determinant.status, self.solution.status)
+        return next((status for status in parts if status is not Status.CONVERGED), Status.CONVERGED)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Spectrum(OfLoops):

@@ -221,7 +221,15 @@ def _quadratic_form(operator: MatrixOperator, rhs: Tensor, solution: Tensor) -> 
     """
     wide, x = rhs.to(torch.float64), solution.to(torch.float64)
     image = operator.matmul(solution).to(torch.float64)
-    return (2 * wide * x - x * image).sum((-1, -2)).to(rhs.dtype)
+    value = (2 * wide * x - x * image).sum((-1, -2)).to(rhs.dtype)
+    finite = value.isfinite()
+    if not bool(finite.all()):
+        warn_unconverged(
+            f"`inv_quad` is beyond the range of {rhs.dtype} and returned as infinity. Divide `rhs` by its size and multiply "
+            "the result by the square of that, or pass A and rhs in float64."
+        )
+    # A positive form that overflows is infinite, also where infinity minus infinity made it NaN.
+    return torch.where(finite, value, torch.full_like(value, torch.inf))
 
 
 def _gradient_parts(estimate: LogdetEstimate) -> dict[str, Tensor]:

@@ -364,3 +364,13 @@ def test_small_float32_matrices_are_exact_however_ill_conditioned():
     result = rf.logdet(A, generator=seeded())
     assert float(result.standard_error) == 0
     torch.testing.assert_close(result.value.double(), torch.logdet(A.double()), rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize(("dtype", "size"), [(torch.float64, 1e250), (torch.float32, 1e34)])
+def test_a_quadratic_form_beyond_its_type_says_so(dtype, size):
+    A = with_spectrum(torch.logspace(-2, 0, 50, dtype=torch.float64)).to(dtype)
+    with pytest.warns(rf.ConvergenceWarning, match="beyond the range"):
+        result = rf.inv_quad_logdet(A, size * torch.ones(50, dtype=dtype))
+    assert result.status is rf.Status.NOT_FINITE
+    assert bool(result.inv_quad.isposinf())
+    assert bool(result.solution.converged)
