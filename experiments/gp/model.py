@@ -48,7 +48,9 @@ class Truth:
 def set_hyperparameters(model: ExactGP, path: Path, lengthscale_factor: float = 1.0, noise_factor: float = 1.0) -> None:
     """Read `noise_std`, `signal_std`, `lengthscales` from JSON; the factors multiply lengths and noise variance."""
     values = read_hyperparameters(path)
-    model.covar_module.base_kernel.lengthscale = lengthscale_factor * torch.tensor(values["lengthscales"])
+    # GPyTorch moves numbers to the parameter's device, and tensors not
+    lengthscales = torch.tensor(values["lengthscales"], device=model.covar_module.base_kernel.raw_lengthscale.device)
+    model.covar_module.base_kernel.lengthscale = lengthscale_factor * lengthscales
     model.covar_module.outputscale = values["signal_std"] ** 2
     model.likelihood.noise = noise_factor * values["noise_std"] ** 2
     model.mean_module.constant = 0.0
