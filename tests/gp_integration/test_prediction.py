@@ -9,7 +9,7 @@ import torch
 from gp_models import by_cholesky, data, exact_gp, predict
 
 import rangeformer as rf
-from gp_integration import prediction, request, settings
+from gp_integration import prediction, request, settings, training_system
 from gp_integration.settings import use_rangeformer
 
 
@@ -119,7 +119,7 @@ def test_the_preconditioner_survives_the_block_and_dies_with_the_strategy(builds
         import gc
 
         gc.collect()
-        assert len(prediction._systems) == 0
+        assert len(training_system._systems) == 0
 
 
 def test_retraining_is_noticed():
