@@ -17,7 +17,7 @@ from gp_integration.state import SettingsBlock
 
 
 class RangeFormerLinearOperator(LinearOperator):
-    """Wraps a positive (semi-)definite operator; its `solve`, `inv_quad`, `inv_quad_logdet` and `logdet` go to `rangeformer`.
+    """A positive (semi-)definite operator whose solves, quadratic forms and log-determinants go to `rangeformer`.
 
     Everything else is delegated to the wrapped operator. It needs no `use_rangeformer` block and takes
     matrices of every size and structure; inside a block, its calls appear in the block's report.

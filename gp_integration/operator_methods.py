@@ -65,7 +65,7 @@ def samples(
 ) -> Tensor:  # shape: (num_samples, *batch, n)
     """Samples of N(0, A)."""
     if not samplable(operator):
-        block.recorder.left_alone("samples of other distributions")
+        block.recorder.left_alone(sampling.OTHERS)
         return NotImplemented
     return sampling.draw(block, operator, num_samples)
 

@@ -12,14 +12,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from gpytorch.distributions import MultivariateNormal
 from gpytorch.models.exact_prediction_strategies import DefaultPredictionStrategy
 from gpytorch.variational._variational_strategy import _VariationalStrategy
 from linear_operator.operators import AddedDiagLinearOperator
 
 from gp_integration import operator_methods, prediction, sampling, state, training
-from gp_integration.covariance import samplable
 from gp_integration.left_alone import leave_alone
 
 _MISSING = object()
@@ -36,38 +34,14 @@ class Patch:
         owner: The class.
         name: Of the method.
         parameters: Names of the parameters it had in the versions we know; others are refused.
-        replacement: Called as `replacement(block, self, *args, **kwargs)` while a block is active;
-            NotImplemented asks for the original, which then runs as if no block were state.
+        replacement: Called as `replacement(block, self, *args, **kwargs)` while a block is active; it
+            returns NotImplemented to leave the call to the original, which then runs without a block.
     """
 
     owner: type
     name: str
     parameters: tuple[str, ...]
     replacement: Callable[..., Any]
-
-
-def _log_prob(block, self, value):
-    result = training.log_prob(block, self, value)
-    return NotImplemented if result is None else result
-
-
-def _rsample(block, self, sample_shape=torch.Size(), base_samples=None):  # noqa: B008 - as upstream
-    if not samplable(self.lazy_covariance_matrix):
-        block.recorder.left_alone("samples of other distributions")
-        return NotImplemented
-    return sampling.rsample(block, self, sample_shape, base_samples)
-
-
-def _mean_cache(block, self, nan_policy):
-    cache = prediction.mean_cache(block, self, nan_policy) if prediction.is_supported(block, self) else None
-    return NotImplemented if cache is None else cache
-
-
-def _predictive_covariance(block, self, test_test_covar, test_train_covar):
-    if not prediction.is_supported(block, self):
-        return NotImplemented
-    covariance = prediction.predictive_covariance(block, self, test_test_covar, test_train_covar)
-    return NotImplemented if covariance is None else covariance
 
 
 def _fantasy_strategy(block, self, *args, **kwargs):
@@ -84,8 +58,8 @@ def _variational(block, self, *args, **kwargs):
 
 
 PATCHES = (
-    Patch(MultivariateNormal, "log_prob", ("self", "value"), _log_prob),
-    Patch(MultivariateNormal, "rsample", ("self", "sample_shape", "base_samples"), _rsample),
+    Patch(MultivariateNormal, "log_prob", ("self", "value"), training.log_prob),
+    Patch(MultivariateNormal, "rsample", ("self", "sample_shape", "base_samples"), sampling.rsample),
     Patch(AddedDiagLinearOperator, "solve", ("self", "right_tensor", "left_tensor"), operator_methods.solve),
     Patch(AddedDiagLinearOperator, "inv_quad", ("self", "inv_quad_rhs", "reduce_inv_quad"), operator_methods.inv_quad),
     Patch(
@@ -95,12 +69,12 @@ PATCHES = (
         operator_methods.inv_quad_logdet,
     ),
     Patch(AddedDiagLinearOperator, "zero_mean_mvn_samples", ("self", "num_samples"), operator_methods.samples),
-    Patch(DefaultPredictionStrategy, "_mean_cache", ("self", "nan_policy"), _mean_cache),
+    Patch(DefaultPredictionStrategy, "_mean_cache", ("self", "nan_policy"), prediction.mean_cache),
     Patch(
         DefaultPredictionStrategy,
         "exact_predictive_covar",
         ("self", "test_test_covar", "test_train_covar"),
-        _predictive_covariance,
+        prediction.predictive_covariance,
     ),
     Patch(
         DefaultPredictionStrategy,
@@ -137,7 +111,7 @@ def release() -> None:
         while _num_users == 0 and _installed:
             patch, original, replacement = _installed.pop()
             if patch.owner.__dict__.get(patch.name) is not replacement:
-                continue  # somebody else has patched over us: theirs stays
+                continue  # somebody else has replaced it since: theirs stays
             if original is _MISSING:
                 delattr(patch.owner, patch.name)
             else:
@@ -167,7 +141,7 @@ def _check_signature(patch: Patch) -> None:
     found = None if method is None else tuple(inspect.signature(method).parameters)
     if found != patch.parameters:
         raise RuntimeError(
-            f"use_rangeformer hooks into {patch.owner.__module__}.{patch.owner.__name__}.{patch.name}, which it "
+            f"use_rangeformer replaces {patch.owner.__module__}.{patch.owner.__name__}.{patch.name}, which it "
             f"knows with the parameters {patch.parameters}. Got {found}. Install a tested version of gpytorch "
             "and linear_operator (see constraints.txt), or update this package."
         )

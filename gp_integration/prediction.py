@@ -31,22 +31,25 @@ _DENSE_TEST_POINTS = 4096
 _fantasies: "weakref.WeakSet[DefaultPredictionStrategy]" = weakref.WeakSet()
 
 
-def mean_cache(block: SettingsBlock, strategy: DefaultPredictionStrategy, nan_policy: str) -> Tensor | None:
+def mean_cache(block: SettingsBlock, strategy: DefaultPredictionStrategy, nan_policy: str) -> Tensor:
     """(K_train + noise)^-1 (y - mean), shape `(*batch, n)`; NaN at missing observations.
 
     Returns:
-        The cache, without a graph if `detach_test_caches` is on; None if this strategy is left alone.
+        The cache, without a graph if `detach_test_caches` is on; NotImplemented if this strategy is
+        left alone.
     """
+    if not _is_supported(block, strategy):
+        return NotImplemented
     if nan_policy == "fill":
         leave_alone(block, "observation_nan_policy('fill')")
-        return None
+        return NotImplemented
     observed = None
     if nan_policy == "mask":
         settings = gpytorch_settings.observation_nan_policy
         observed = settings._get_observed(strategy.train_labels, strategy.train_labels.shape[-1:])
     system = system_of(block, strategy, observed)
     if system is None:
-        return None
+        return NotImplemented
     if gpytorch_settings.detach_test_caches.on():
         if system.mean_cache is None:
             with torch.no_grad():
@@ -65,9 +68,9 @@ def mean_cache(block: SettingsBlock, strategy: DefaultPredictionStrategy, nan_po
 def predictive_covariance(
     block: SettingsBlock,
     strategy: DefaultPredictionStrategy,
-    test_test: Tensor | LinearOperator,  # shape: (*any, m, m)
-    test_train: Tensor | LinearOperator,  # shape: (*any, m, n)
-) -> LinearOperator | None:  # shape: (*any, m, m)
+    test_test_covar: Tensor | LinearOperator,  # shape: (*any, m, m)
+    test_train_covar: Tensor | LinearOperator,  # shape: (*any, m, n)
+) -> LinearOperator:  # shape: (*any, m, m)
     """K_test,test - B^T A^-1 B with B = K_train,test and A = K_train + noise, never below the true one.
 
     With X ~ A^-1 B and R = B - A X, the correction B^T A^-1 B equals X^T B + B^T X - X^T A X plus
@@ -75,25 +78,25 @@ def predictive_covariance(
     the predictive covariance too large by that much and never too small: variances stay positive.
 
     Returns:
-        The covariance, or None if this strategy is left alone.
+        The covariance, or NotImplemented if this strategy is left alone.
     """
-    if gpytorch_settings.skip_posterior_variances.on():
-        return None
+    if not _is_supported(block, strategy) or gpytorch_settings.skip_posterior_variances.on():
+        return NotImplemented
     system = system_of(block, strategy, None)
     if system is None:
-        return None
+        return NotImplemented
     matrix = system.matrix
     if gpytorch_settings.detach_test_caches.off():
         matrix, _ = with_graph(strategy, None)
-    cross = to_dense(test_train).mT
+    cross = to_dense(test_train_covar).mT
     solution = _solve_blocks(block, system, cross.detach())
     correction = _correction(matrix, cross, solution)
-    if torch.is_tensor(test_test) and isinstance(correction, DenseLinearOperator):
-        return PredictiveCovariance(test_test - correction.tensor)
-    return PredictiveCovariance(to_linear_operator(test_test), correction.mul(-1))
+    if torch.is_tensor(test_test_covar) and isinstance(correction, DenseLinearOperator):
+        return PredictiveCovariance(test_test_covar - correction.tensor)
+    return PredictiveCovariance(to_linear_operator(test_test_covar), correction.mul(-1))
 
 
-def is_supported(block: SettingsBlock, strategy: DefaultPredictionStrategy) -> bool:
+def _is_supported(block: SettingsBlock, strategy: DefaultPredictionStrategy) -> bool:
     """Whether a strategy is the plain one for exact GPs; warns if it is not."""
     if type(strategy) is not DefaultPredictionStrategy:
         leave_alone(block, f"predictions by {type(strategy).__name__}")

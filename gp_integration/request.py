@@ -69,7 +69,7 @@ class SolveRequest:
         options = self.block.options
         structure = None
         if self.kernel is not None and not factorise:
-            structure = structure_cache.lookup(self.kernel, self.structure_key(operator))
+            structure = structure_cache.find(self.kernel, self.structure_key(operator))
         return rf.build_preconditioner(
             operator,
             options.preconditioner(),

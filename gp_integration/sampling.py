@@ -10,9 +10,12 @@ from linear_operator.operators import LinearOperator
 from torch import Tensor
 
 from gp_integration import calls
+from gp_integration.covariance import samplable
 from gp_integration.report import Call
 from gp_integration.request import SolveRequest
 from gp_integration.state import SettingsBlock
+
+OTHERS = "samples of other distributions"
 
 # Up to this order samples come from a Cholesky factor: exact, and differentiable.
 CHOLESKY_SIZE = 4096
@@ -40,7 +43,10 @@ def draw(block: SettingsBlock, covariance: LinearOperator, num_samples: int) -> 
 
 
 def rsample(
-    block: SettingsBlock, distribution: MultivariateNormal, sample_shape: torch.Size, base_samples: Tensor | None
+    block: SettingsBlock,
+    distribution: MultivariateNormal,
+    sample_shape: torch.Size = torch.Size(),  # noqa: B008 - as upstream
+    base_samples: Tensor | None = None,
 ) -> Tensor:
     """`MultivariateNormal.rsample` for the covariances of `covariance.samplable`.
 
@@ -51,12 +57,16 @@ def rsample(
         base_samples: `(*sample_shape, *batch, n)` standard normal draws, or None.
 
     Returns:
-        `(*sample_shape, *batch, n)`; the same base samples give the same samples.
+        `(*sample_shape, *batch, n)`; the same base samples give the same samples. NotImplemented
+        if the covariance is left alone.
 
     Raises:
         RuntimeError: If the base samples do not fit the distribution, or the covariance is indefinite.
     """
     covariance, mean = distribution.lazy_covariance_matrix, distribution.loc
+    if not samplable(covariance):
+        block.recorder.left_alone(OTHERS)
+        return NotImplemented
     if base_samples is None:
         draws = draw(block, covariance, torch.Size(sample_shape).numel())
         return draws.reshape(*sample_shape, *draws.shape[1:]) + mean

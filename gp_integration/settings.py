@@ -19,6 +19,7 @@ class use_rangeformer:  # noqa: N801 - named like the settings of GPyTorch
 
     Blocks nest; the innermost one counts, and `use_rangeformer(False)` switches off. A block is seen
     only by the thread (or asyncio task) that entered it. `.backward()` may be called after the block.
+    Results can be differentiated once; second derivatives need `use_rangeformer(False)`.
     Functions of GPyTorch are replaced while at least one block is active in the process; afterwards
     they are the very objects they were before.
 
@@ -46,7 +47,7 @@ class use_rangeformer:  # noqa: N801 - named like the settings of GPyTorch
     Raises:
         ValueError: If an option is out of range, or the checkpoint is damaged.
         FileNotFoundError: If there is no such checkpoint.
-        RuntimeError: If the installed GPyTorch differs from the tested ones where we hook in.
+        RuntimeError: If the installed GPyTorch differs from the tested ones in a method that is replaced.
 
     Example:
         >>> with use_rangeformer(rtol=1e-4, seed=1) as recorder:

@@ -1,4 +1,4 @@
-"""First derivatives of solves and of what is built from them; second ones are refused, not guessed.
+"""First derivatives of solves and of what is built from them; second ones are refused.
 
 The refusal is `rangeformer.autograd`'s: gradients may be asked for with `create_graph=True`, and
 differentiating them again raises a RuntimeError, because solutions count as constants in them.

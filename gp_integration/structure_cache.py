@@ -39,7 +39,7 @@ _lock = threading.Lock()
 _entries: "weakref.WeakKeyDictionary[torch.nn.Module, dict[Hashable, _Entry]]" = weakref.WeakKeyDictionary()
 
 
-def lookup(kernel: torch.nn.Module, key: Hashable) -> rf.Structure | None:
+def find(kernel: torch.nn.Module, key: Hashable) -> rf.Structure | None:
     """The structure last found for this kernel, under the same key (shape, type, options)."""
     with _lock:
         entry = _entries.get(kernel, {}).get(key)
@@ -51,7 +51,7 @@ def keep_if_serving(kernel: torch.nn.Module, key: Hashable, structure: rf.Struct
 
     Args:
         kernel: The kernel behind the matrix.
-        key: As in `lookup`.
+        key: As in `find`.
         structure: The structure that was used.
         cost: What the call cost with it.
 

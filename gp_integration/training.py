@@ -12,7 +12,7 @@ from gp_integration.request import SolveRequest
 from gp_integration.state import SettingsBlock
 
 
-def log_prob(block: SettingsBlock, distribution: MultivariateNormal, value: Tensor) -> Tensor | None:
+def log_prob(block: SettingsBlock, distribution: MultivariateNormal, value: Tensor) -> Tensor:
     """Log N(value; mean, K + noise), batched, differentiable; the backward pass needs no block.
 
     Args:
@@ -21,15 +21,15 @@ def log_prob(block: SettingsBlock, distribution: MultivariateNormal, value: Tens
         value: Targets, `(*any, n)`; targets that share a matrix are solved together.
 
     Returns:
-        `(*broadcast)` log-densities, or None if this distribution is left alone.
+        `(*broadcast)` log-densities, or NotImplemented if this distribution is left alone.
     """
     covariance = distribution.lazy_covariance_matrix
     system = noisy_system(covariance)
     if system is None:
         leave_alone(block, kind_of(covariance))
-        return None
+        return NotImplemented
     if stays_with_cholesky(block, system):
-        return None
+        return NotImplemented
     if distribution._validate_args:
         distribution._validate_sample(value)
     offset = (value - distribution.loc).unsqueeze(-1)

@@ -1,4 +1,4 @@
-"""`solve`, `inv_quad`, `inv_quad_logdet`, `logdet` and samples of kernel plus noise inside a block, against dense algebra."""
+"""The methods of kernel plus noise inside a block, against dense algebra."""
 
 import pytest
 import torch
