@@ -21,10 +21,13 @@ from rangeformer.operators import Reads as Reads
 from rangeformer.operators import as_operator as as_operator
 from rangeformer.preconditioners.base import Preconditioner as Preconditioner
 from rangeformer.preconditioners.base import Structure as Structure
-from rangeformer.preconditioners.build import ColumnPreconditioner as ColumnPreconditioner
-from rangeformer.preconditioners.build import NystromPreconditioner as NystromPreconditioner
-from rangeformer.preconditioners.build import RangeFormerPreconditioner as RangeFormerPreconditioner
 from rangeformer.preconditioners.build import build_preconditioner as build_preconditioner
+from rangeformer.preconditioners.cholesky import CholeskyPreconditioner as CholeskyPreconditioner
+from rangeformer.preconditioners.columns import ColumnPreconditioner as ColumnPreconditioner
+from rangeformer.preconditioners.global_local import RangeFormerPreconditioner as RangeFormerPreconditioner
+from rangeformer.preconditioners.nystrom import NystromPreconditioner as NystromPreconditioner
+from rangeformer.preconditioners.options import NoPreconditioner as NoPreconditioner
+from rangeformer.preconditioners.options import PreconditionerOptions as PreconditionerOptions
 from rangeformer.results import ConvergenceWarning as ConvergenceWarning
 from rangeformer.results import EigenPairs as EigenPairs
 from rangeformer.results import Estimate as Estimate

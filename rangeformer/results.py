@@ -146,7 +146,7 @@ class InvQuadLogdet:
 
     @property
     def status(self) -> Status:
-        """`NOT_FINITE` for a quadratic form beyond its type, else the log-determinant's if it failed, else the solve's."""
+        """`NOT_FINITE` for a quadratic form beyond its type, else the log-determinant's or the solve's."""
         if not bool(self.inv_quad.isfinite().all()):
             return Status.NOT_FINITE
         parts = (self.log_determinant.status, self.solution.status)
@@ -194,7 +194,8 @@ class LeastSquares(OfLoops):
         value: `(*batch, n, k)` (or `(n,)` for a vector rhs).
         residual_norms: `(*batch, k)` ||rhs - A value|| / ||rhs||, recomputed from `value`.
         gradient_norms: `(*batch, k)` ||A^T (rhs - A value)|| / (||A|| ||rhs||), recomputed; zero at a minimum.
-        converged: `(*batch, k)` the gradient norm is at most rtol times the residual norm, or the residual norm at most rtol.
+        converged: `(*batch, k)` the gradient norm is at most rtol times the residual norm, or the residual norm at most
+            rtol.
     """
 
     value: Tensor

@@ -12,7 +12,8 @@ from rangeformer.dense_factorisation import may_solve_directly
 from rangeformer.models.looped_model import LoopedModel
 from rangeformer.operators import MatrixOperator, Reads, as_operator
 from rangeformer.preconditioners.base import Preconditioner
-from rangeformer.preconditioners.build import Options, build_preconditioner, check_preconditioner
+from rangeformer.preconditioners.build import build_preconditioner, check_preconditioner
+from rangeformer.preconditioners.options import PreconditionerOptions
 from rangeformer.randomness import PROBES, generator_or_default
 from rangeformer.results import InvQuadLogdet, LogDeterminant, Solution, Status, costs, drop_column, warn_unconverged
 from rangeformer.shapes import Float, Tensor
@@ -37,7 +38,7 @@ _METHODS = ("krylov", "learned-krylov")
 def logdet(
     A: Any,
     *,
-    preconditioner: str | Options | Preconditioner | None = "rangeformer",
+    preconditioner: str | PreconditionerOptions | Preconditioner | None = "rangeformer",
     num_probes: int | None = None,
     rtol: float = 1e-3,
     max_iterations: int = 200,
@@ -113,7 +114,7 @@ def inv_quad_logdet(
     A: Any,
     rhs: Float[Tensor, "..."],
     *,
-    preconditioner: str | Options | Preconditioner | None = "rangeformer",
+    preconditioner: str | PreconditionerOptions | Preconditioner | None = "rangeformer",
     num_probes: int | None = None,
     rtol: float = 1e-4,
     probe_rtol: float = 1e-2,
@@ -225,8 +226,8 @@ def _quadratic_form(operator: MatrixOperator, rhs: Tensor, solution: Tensor) -> 
     finite = value.isfinite()
     if not bool(finite.all()):
         warn_unconverged(
-            f"`inv_quad` is beyond the range of {rhs.dtype} and returned as infinity. Divide `rhs` by its size and multiply "
-            "the result by the square of that, or pass A and rhs in float64."
+            f"`inv_quad` is beyond the range of {rhs.dtype} and returned as infinity. Divide `rhs` by its size and "
+            "multiply the result by the square of that, or pass A and rhs in float64."
         )
     # A positive form that overflows is infinite, also where infinity minus infinity made it NaN.
     return torch.where(finite, value, torch.full_like(value, torch.inf))
@@ -257,7 +258,8 @@ def _log_determinant(
             f"`A` is not positive definite in {operator.dtype}: its log-determinant is not defined. Add a larger "
             "multiple of the identity."
             if cause is Status.INDEFINITE
-            else "The log-determinant's probe solves did not converge: allow more iterations or a larger preconditioner."
+            else "The log-determinant's probe solves did not converge: allow more iterations or a larger "
+            "preconditioner."
         )
         if used is not None:
             missing = ", NaN where that failed as well" if bool(estimate.logdet.isnan().any()) else ""

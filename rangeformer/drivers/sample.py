@@ -13,7 +13,8 @@ from rangeformer.dense_factorisation import dense, may_solve_directly
 from rangeformer.krylov.expansion import MAX_BLOCK, expand_until, krylov_space
 from rangeformer.operators import MatrixOperator, as_operator
 from rangeformer.preconditioners.base import Preconditioner
-from rangeformer.preconditioners.build import Options, build_preconditioner, check_preconditioner
+from rangeformer.preconditioners.build import build_preconditioner, check_preconditioner
+from rangeformer.preconditioners.options import PreconditionerOptions
 from rangeformer.randomness import fresh_generator
 from rangeformer.results import warn_unconverged
 from rangeformer.shapes import Float, Tensor
@@ -25,7 +26,7 @@ def sample_gaussian(
     num_samples: int,
     *,
     rtol: float = 1e-4,
-    preconditioner: str | Options | Preconditioner | None = "rangeformer",
+    preconditioner: str | PreconditionerOptions | Preconditioner | None = "rangeformer",
     max_iterations: int = 200,
     generator: torch.Generator | None = None,
 ) -> Float[Tensor, "s *batch n"]:
@@ -34,7 +35,8 @@ def sample_gaussian(
     Args:
         A: `(*batch, n, n)`, anything `as_operator` accepts.
         num_samples: Number of draws.
-        rtol: Relative residual of B^-1 z in the Krylov space, an upper bound of that of B^(-1/2) z up to the condition of B.
+        rtol: Relative residual of B^-1 z in the Krylov space, an upper bound of that of B^(-1/2) z up to the condition
+            of B.
         preconditioner: See `build_preconditioner`.
         max_iterations: Passes at most for each block of 64 draws.
         generator: Source of randomness; None takes a new stream, reproducible by `torch.manual_seed`.

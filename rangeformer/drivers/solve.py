@@ -8,7 +8,8 @@ from rangeformer.autograd import Adjoint
 from rangeformer.models.looped_model import LoopedModel
 from rangeformer.operators import as_operator
 from rangeformer.preconditioners.base import Preconditioner
-from rangeformer.preconditioners.build import Options, build_preconditioner, check_preconditioner
+from rangeformer.preconditioners.build import build_preconditioner, check_preconditioner
+from rangeformer.preconditioners.options import PreconditionerOptions
 from rangeformer.results import Solution, costs, drop_column
 from rangeformer.shapes import Float, Tensor
 from rangeformer.solvers.base import Solver, Stopping
@@ -23,7 +24,7 @@ def linear_solve(
     rhs: Float[Tensor, "..."],
     *,
     rtol: float = 1e-6,
-    preconditioner: str | Options | Preconditioner | None = "rangeformer",
+    preconditioner: str | PreconditionerOptions | Preconditioner | None = "rangeformer",
     max_iterations: int = 1000,
     method: str | Solver | LearnedKrylov = "auto",
     fallback: str | None = "dense",

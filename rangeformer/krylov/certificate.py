@@ -1,4 +1,4 @@
-"""The certificate of a solve: its residual, recomputed from the value, and a dense factorisation where that is smaller."""
+"""The certificate of a solve: its residual, recomputed from the value, and a dense answer where that is better."""
 
 import math
 
@@ -16,7 +16,7 @@ def powers_of_two(rhs: Tensor) -> Float[Tensor, "*batch 1 k"]:
 
 
 def column_norms(vectors: Float[Tensor, "*batch n k"]) -> Float[Tensor, "*batch k"]:
-    """Norms of columns of any size, float64: squares of tiny and huge entries would leave the range of floating point."""
+    """Norms of columns of any size, float64: squares of tiny and huge entries would leave the range of the type."""
     size = powers_of_two(vectors)
     return torch.linalg.vector_norm(vectors.to(torch.float64) / size, dim=-2) * size.squeeze(-2)
 

@@ -1,7 +1,8 @@
 """A symmetric positive definite approximation P of A, in the split form P^-1 = M^T M.
 
 Every preconditioner of this package, learned or classical, is one object: a global factor F (n x r)
-and a local factor S with S^T S ~ (A - F F^T)^-1 (`rangeformer.preconditioners.local`; diagonal for the classical ones). With G = S F,
+and a local factor S with S^T S ~ (A - F F^T)^-1 (`rangeformer.preconditioners.local`; diagonal for the classical ones).
+With G = S F,
 
     M = (I + G G^T)^(-1/2) S,    log det P = sum_i log D_i + log det(I + G^T G),
 
@@ -21,9 +22,8 @@ from rangeformer.shapes import Float, Int, Tensor
 
 
 @runtime_checkable
-@runtime_checkable
-class SparseOrTriangular(Protocol):
-    """What a local factor S must be able to do (`rangeformer.preconditioners.local`, `rangeformer.preconditioners.cholesky`)."""
+class LocalPart(Protocol):
+    """What a local factor S must be able to do; two modules of this folder have one, `local` and `cholesky`."""
 
     neighbors: Tensor
     logdet_inverse: Tensor
@@ -70,7 +70,7 @@ class Preconditioner:
     def __init__(
         self,
         factor: Float[Tensor, "*batch n r"],
-        local: SparseOrTriangular,
+        local: LocalPart,
         *,
         name: str,
         normalised_trace: Float[Tensor, "*batch"] | None = None,

@@ -1,12 +1,14 @@
-"""How much to spend on a preconditioner: from the pilot's look, the size, and the number of right-hand sides.
+"""How much to spend on a preconditioner: from the pilot sample, the size, and the number of right-hand sides.
 
 No fixed choice serves all matrices (docs/design.md, "How much to spend"). Three decisions, each from one statistic:
 
 - nothing, where the scaled matrix is so well conditioned that a handful of plain iterations solve it;
 - columns only, where they leave less than the noise or neighbours do not explain what they leave;
-- columns and neighbours otherwise, the more the larger the matrix: an iteration costs n^2 a column, the set-up n k (k + c).
+- columns and neighbours otherwise, the more the larger the matrix: an iteration costs n^2 a column, the set-up
+  n k (k + c).
 
-A fourth, everything, is a matter of cost alone and is made before the pilot looks (`rangeformer.preconditioners.cholesky`).
+A fourth, everything, is a matter of cost alone and is made before the pilot
+sample (`rangeformer.preconditioners.cholesky`).
 """
 
 from dataclasses import dataclass
@@ -32,7 +34,7 @@ class Budget:
 
 def choose_budget(
     operator: MatrixOperator,
-    look: Pilot,
+    sample: Pilot,
     num_rhs: int,
     *,
     num_columns: int | None = None,
@@ -42,7 +44,7 @@ def choose_budget(
 
     Args:
         operator: A.
-        look: What the pilot saw.
+        sample: What the pilot sample showed.
         num_rhs: Columns solved for at a time.
         num_columns: The caller's own choice, or None.
         num_neighbors: The caller's own choice, or None.
@@ -52,9 +54,9 @@ def choose_budget(
     """
     n = operator.num_rows
     columns, neighbors = _for_size(n, num_rhs)
-    if look.spread < _EASY_SPREAD and look.unexplained < _EASY_SPREAD:
+    if sample.spread < _EASY_SPREAD and sample.unexplained < _EASY_SPREAD:
         columns, neighbors = 0, 0
-    elif look.unexplained < _EXPLAINED or look.neighbor_gain < _NO_GAIN:
+    elif sample.unexplained < _EXPLAINED or sample.neighbor_gain < _NO_GAIN:
         neighbors = 0
     columns = columns if num_columns is None else num_columns
     neighbors = neighbors if num_neighbors is None else num_neighbors

@@ -1,20 +1,63 @@
-"""The largest budget: every row leans on all earlier rows, which is the Cholesky factorisation.
+"""The largest budget: every row conditions on all earlier rows, which is the Cholesky factorisation.
 
-S = L^-1 is the local factor with all neighbours and no global part. Where so many right-hand sides are waiting that n^3 / 3 is
-little beside their products with A, this is the cheapest preconditioner there is; refinement still certifies every column.
+S = L^-1 is the local factor with all neighbours and no global part. Where so many right-hand sides are waiting that
+n^3 / 3 is little beside their products with A, this is the cheapest preconditioner there is; refinement still
+certifies every column.
 """
+
+from dataclasses import dataclass
 
 import torch
 
 from rangeformer.dense_factorisation import MAX_ROWS
 from rangeformer.operators import DenseOperator, MatrixOperator
-from rangeformer.preconditioners.base import Preconditioner
+from rangeformer.preconditioners.base import Preconditioner, Structure
+from rangeformer.preconditioners.nystrom import from_products
+from rangeformer.preconditioners.options import CLASSICAL_RANK, PreconditionerOptions
 from rangeformer.shapes import Float, Tensor
 
-# A solve by blocks costs some dozen passes: 2 n^2 each for every column, against n^3 / 3 once. The factor 64 leaves room for the
-# set-up of either; below one full block of columns the shared Krylov space has not even reached its best speed.
+# A solve by blocks costs some dozen passes: 2 n^2 each for every column, against n^3 / 3 once. The factor 64 leaves
+# room for the set-up of either; below one full block of columns the shared Krylov space has not reached its best speed.
 _ROWS_PER_COLUMN = 64
 _LEAST_COLUMNS = 64
+
+
+@dataclass(frozen=True)
+class CholeskyPreconditioner(PreconditionerOptions):
+    """A itself, by dense Cholesky in A's precision: the budget for very many right-hand sides."""
+
+    @property
+    def name(self) -> str:
+        """As results call it."""
+        return "cholesky"
+
+    def build(
+        self,
+        operator: MatrixOperator,
+        *,
+        num_rhs: int = 1,
+        structure: Structure | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Preconditioner:
+        """The factor.
+
+        Raises:
+            ValueError: A is not dense, or not positive definite in its precision.
+        """
+        if not operator.has_entries:
+            return from_products(operator, CLASSICAL_RANK, generator, name=f"{self.name} (products only: nystrom)")
+        if not isinstance(operator, DenseOperator):
+            raise ValueError(
+                f"`preconditioner` 'cholesky' needs a dense `A`. Got {type(operator).__name__}; choose 'rangeformer' "
+                "or pass a tensor."
+            )
+        exact = cholesky_preconditioner(operator)
+        if exact is None:
+            raise ValueError(
+                f"`A` must be positive definite in {operator.dtype} for `preconditioner` 'cholesky'. Add a multiple of "
+                "the identity, or pass A in float64."
+            )
+        return exact
 
 
 def is_cheaper(operator: MatrixOperator, num_rhs: int) -> bool:

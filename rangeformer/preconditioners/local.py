@@ -40,24 +40,24 @@ class LocalFactor:
         n, k = neighbors.shape[-2:]
         if k == 0:
             return
-        members = neighbors.reshape(-1, n, k).shape[0]
-        offset = torch.arange(members, device=neighbors.device).view(-1, 1, 1) * n
-        # All batch members form one block-diagonal factor; absent neighbours point at row 0 with weight 0.
+        count = neighbors.reshape(-1, n, k).shape[0]
+        offset = torch.arange(count, device=neighbors.device).view(-1, 1, 1) * n
+        # All batch elements form one block-diagonal factor; absent neighbours point at row 0 with weight 0.
         self._index = (neighbors.clamp_min(0).reshape(-1, n, k) + offset).reshape(-1, k)
         self._flat_weights = self.weights.reshape(-1, k).contiguous()
         targets = self._index.reshape(-1)
         by_target = torch.argsort(targets, stable=True)
         self._reverse_index = by_target // k
         self._reverse_weights = self._flat_weights.reshape(-1)[by_target]
-        every_row = torch.arange(members * n, device=neighbors.device)
+        every_row = torch.arange(count * n, device=neighbors.device)
         self._reverse_start = torch.searchsorted(targets[by_target], every_row)
 
     def apply(self, vectors: Float[Tensor, "*batch n s"]) -> Float[Tensor, "*batch n s"]:
         """S @ vectors."""
         if self.neighbors.shape[-1] > 0 and vectors.shape[-1] > 0:
             flat = vectors.reshape(self._index.shape[0], vectors.shape[-1])
-            leaned = nnf.embedding_bag(self._index, flat, per_sample_weights=self._flat_weights, mode="sum")
-            vectors = vectors - leaned.view_as(vectors)
+            conditioned = nnf.embedding_bag(self._index, flat, per_sample_weights=self._flat_weights, mode="sum")
+            vectors = vectors - conditioned.view_as(vectors)
         return vectors * self.inverse_scale.unsqueeze(-1)
 
     def apply_transpose(self, vectors: Float[Tensor, "*batch n s"]) -> Float[Tensor, "*batch n s"]:
@@ -66,14 +66,14 @@ class LocalFactor:
         if self.neighbors.shape[-1] == 0 or vectors.shape[-1] == 0:
             return vectors
         flat = vectors.reshape(self._index.shape[0], vectors.shape[-1])
-        leaned = nnf.embedding_bag(
+        conditioned = nnf.embedding_bag(
             self._reverse_index,
             flat,
             self._reverse_start,
             per_sample_weights=self._reverse_weights,
             mode="sum",
         )
-        return vectors - leaned.view_as(vectors)
+        return vectors - conditioned.view_as(vectors)
 
     def rows(self) -> tuple[Tensor, Tensor]:
         """The support and values of every row of S, for exact derivatives of tr(S A S^T).
@@ -116,13 +116,13 @@ def local_factor(
 
     Returns:
         The factor S. A row whose small system is not positive definite (an A that is not PSD, or rounding)
-        leans on nobody: S stays well defined.
+        conditions on no other row: S stays well defined.
     """
     n, k = neighbors.shape[-2:]
     if k == 0:
         return diagonal_factor(residual_diagonal)
-    members = max(1, neighbors[..., 0, 0].numel())
-    rows_per_chunk = max(1, _CHUNK // max(1, members * k * max(k, factor.shape[-1])))
+    count = max(1, neighbors[..., 0, 0].numel())
+    rows_per_chunk = max(1, _CHUNK // max(1, count * k * max(k, factor.shape[-1])))
     weights, variances = [], []
     for start in range(0, n, rows_per_chunk):
         part = neighbors[..., start : start + rows_per_chunk, :]
@@ -141,12 +141,12 @@ def conditional_weights(
     residual_diagonal: Float[Tensor, "*batch n"],
     rows: Int[Tensor, "*batch q"],
 ) -> tuple[Float[Tensor, "*batch q k"], Float[Tensor, "*batch q"]]:
-    """w_i and D_i of q chosen rows, in float64: the best linear guess of each row from its neighbours.
+    """w_i and D_i of q chosen rows, in float64: the best linear prediction of each row from its neighbours.
 
     Args:
         operator: A, with entry access.
         factor: F, `(*batch, n, c)`.
-        neighbors: `(*batch, q, k)` rows to lean on, -1 for none.
+        neighbors: `(*batch, q, k)` rows to condition on, -1 for none.
         residual_diagonal: `(*batch, n)` diagonal of R = A - F F^T, positive.
         rows: `(*batch, q)` the rows i.
     """

@@ -1,6 +1,6 @@
-"""Which earlier rows a row leans on: nearest tokens propose, exact entries dispose.
+"""Which earlier rows a row conditions on: nearest tokens propose, exact entries dispose.
 
-Rows are put in an order; row i may lean only on rows before it. Candidates are the nearest
+Rows are put in an order; row i may condition only on rows before it. Candidates are the nearest
 earlier tokens in the model's neighbour embedding; among them the k with the largest residual
 correlation rho_ij^2 = R_ij^2 / (R_ii R_jj), R = A - F F^T, are kept, which reads one entry per candidate.
 """
@@ -32,10 +32,10 @@ def nearest_earlier(
     squares = ordered.square().sum(-1)
     position = torch.arange(n, device=tokens.device)
     found = torch.full((*order.shape, num_neighbors), -1, device=tokens.device, dtype=torch.long)
-    members = max(1, order[..., 0].numel())
+    count = max(1, order[..., 0].numel())
     start = 0
     while start < n:
-        stop = min(n, start + max(1, _CHUNK // (members * max(start + 1, n // 2))))
+        stop = min(n, start + max(1, _CHUNK // (count * max(start + 1, n // 2))))
         k = min(num_neighbors, stop)
         distance = squares[..., None, :stop] - 2 * ordered[..., start:stop, :] @ ordered[..., :stop, :].mT
         late = position[:stop] >= position[start:stop, None]
@@ -75,8 +75,8 @@ def strongest(
     n, m = candidates.shape[-2:]
     if m <= num_neighbors:
         return candidates
-    members = max(1, candidates[..., 0, 0].numel())
-    rows_per_chunk = max(1, _CHUNK // max(1, members * m * factor.shape[-1]))
+    count = max(1, candidates[..., 0, 0].numel())
+    rows_per_chunk = max(1, _CHUNK // max(1, count * m * factor.shape[-1]))
     kept = []
     for start in range(0, n, rows_per_chunk):
         part = candidates[..., start : start + rows_per_chunk, :]
@@ -95,10 +95,10 @@ def strongest(
 
 
 def gather_rows(table: Float[Tensor, "*batch n c"], index: Int[Tensor, "*batch q k"]) -> Float[Tensor, "*batch q k c"]:
-    """table[..., index, :], each batch member with its own index."""
+    """table[..., index, :], each batch element with its own index."""
     if table.dim() == 2:
         return table[index]
     flat = table.flatten(0, -3)
     flat_index = index.flatten(0, -3)
-    member = torch.arange(flat.shape[0], device=table.device).view(-1, 1, 1)
-    return flat[member, flat_index].view(*index.shape, table.shape[-1])
+    element = torch.arange(flat.shape[0], device=table.device).view(-1, 1, 1)
+    return flat[element, flat_index].view(*index.shape, table.shape[-1])

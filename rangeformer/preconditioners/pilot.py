@@ -1,11 +1,11 @@
-"""A first look at a matrix: 32 of its columns and 256 small blocks tell how to spend the rest.
+"""A pilot sample of a matrix: 32 of its columns and 256 small blocks tell how to spend the rest.
 
 The pilot answers three questions at a cost that does not matter beside one pass over A:
 
 - *How much of the diagonal is noise?* For A = K + diag(noise) the factor must be made of K's columns, not A's, or the
   pivots' own noise enters it. GPyTorch states the noise; a plain matrix does not. The conditional variance of a row
-  given its nearest neighbours bounds the noise there from above and comes close to it where rows crowd together, so half
-  of the smallest relative one over the sampled rows is a cautious estimate: too small costs a few
+  given its nearest neighbours bounds the noise there from above and comes close to it where rows crowd together, so
+  half of the smallest relative one over the sampled rows is a cautious estimate: too small costs a few
   iterations, too large could make A - diag(noise) indefinite.
 - *How far from a multiple of its diagonal is A?* The leading eigenvalue of the scaled columns.
 - *Do neighbours explain what columns leave?* The drop of the residual variance given eight of them.
@@ -29,7 +29,7 @@ _NUM_LANCZOS = 6
 
 @dataclass(frozen=True)
 class Pilot:
-    """What the first look saw; the scalars are the most demanding of the batch.
+    """What the pilot sample showed; the scalars are the most demanding of the batch.
 
     Attributes:
         noise: `(*batch, n)` known or estimated noise on the diagonal, at least at rounding level.
@@ -45,7 +45,7 @@ class Pilot:
 
 
 def pilot(operator: MatrixOperator, *, generator: torch.Generator | None = None) -> Pilot:
-    """Take the first look.
+    """Read the pilot sample.
 
     Args:
         operator: A, PSD with entry access.
@@ -53,8 +53,7 @@ def pilot(operator: MatrixOperator, *, generator: torch.Generator | None = None)
     """
     diagonal = operator.diagonal()
     n = operator.num_rows
-    # Below this share of the diagonal a pivot row's variance would drown in the rounding of the factor.
-    floor = torch.finfo(operator.dtype).eps ** 0.75 * _positive(diagonal)
+    floor = _rounding_floor(operator, diagonal)
     known = None if operator.noise is None else torch.maximum(operator.noise.detach(), floor)
     k = min(_NUM_NEIGHBORS, n - 1)
     if k == 0:
@@ -74,8 +73,8 @@ def pilot(operator: MatrixOperator, *, generator: torch.Generator | None = None)
         share = share.masked_fill(is_pivot, torch.inf).amin(-1, keepdim=True)
         share = torch.where(share.isfinite(), share, torch.zeros_like(share)).to(diagonal.dtype)
         noise = torch.maximum(_CAUTION * share * diagonal, floor)
-        # A row may look noisy only because its neighbours are not among the sampled tokens (stencils, graphs): the noise
-        # cannot exceed the smallest eigenvalue, which a few Lanczos steps bound from above.
+        # A row may look noisy only because its neighbours are not among the sampled tokens (stencils, graphs): the
+        # noise cannot exceed the smallest eigenvalue, which a few Lanczos steps bound from above.
         smallest = smallest_ritz_share(operator, diagonal, generator=generator).unsqueeze(-1).to(diagonal.dtype)
         noise = torch.maximum(torch.minimum(noise, _CAUTION * smallest * diagonal), floor)
     else:
@@ -88,6 +87,22 @@ def pilot(operator: MatrixOperator, *, generator: torch.Generator | None = None)
     # one reading by the host for all three
     largest, unexplained, neighbor_gain = torch.stack([number.to(torch.float64) for number in seen]).tolist()
     return Pilot(noise=noise, spread=1 + largest, unexplained=unexplained, neighbor_gain=neighbor_gain)
+
+
+def stated_noise(operator: MatrixOperator) -> Float[Tensor, "*batch n"] | None:
+    """The noise that A states, at least at rounding level; None if it states none.
+
+    Args:
+        operator: A; its diagonal is read.
+    """
+    if operator.noise is None:
+        return None
+    return torch.maximum(operator.noise.detach(), _rounding_floor(operator, operator.diagonal()))
+
+
+def _rounding_floor(operator: MatrixOperator, diagonal: Tensor) -> Tensor:
+    """Below this share of the diagonal a pivot row's variance would drown in the rounding of the factor."""
+    return torch.finfo(operator.dtype).eps ** 0.75 * _positive(diagonal)
 
 
 def _positive(diagonal: Tensor) -> Tensor:

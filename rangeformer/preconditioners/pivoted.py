@@ -98,7 +98,7 @@ def _uniforms(count: int, like: Tensor, generator: torch.Generator | None) -> Fl
 
 
 def _draw(weights: Tensor, u: Float[Tensor, "*batch 1"]) -> Tensor:
-    """One index per batch member, with probability proportional to `weights`; uniform if all are zero."""
+    """One index per batch element, with probability proportional to `weights`; uniform if all are zero."""
     cumulative = weights.to(torch.float64).cumsum(-1)
     total = cumulative[..., -1:]
     cumulative = torch.where(

@@ -154,7 +154,7 @@ def estimate_by_cholesky(operator: MatrixOperator, failed: LogdetEstimate, *, di
 
 
 def _probes_converged(krylov: BlockKrylov, probes: Tensor, k: int, probe_rtol: float) -> Callable[[bool], bool]:
-    """Whether every probe's residual is small; at once where the probes are the unit vectors, which span all there is."""
+    """Whether every probe's residual is small; at once where the probes are the unit vectors, which span the space."""
     if probes.shape[-1] == probes.shape[-2]:
         return lambda last: True
     norms = torch.linalg.vector_norm(probes, dim=-2).to(torch.float64)

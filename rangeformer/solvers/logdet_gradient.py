@@ -1,7 +1,7 @@
 """Gradients of the quadratic form and of the log-determinant estimate, from one product with A.
 
-The idea of the estimate one order down: d log det A = beta tr(P^-1 dA) + tr((A^-1 - beta P^-1) dA), the first term exact
-through the rows of S, the second stochastic, with P held fixed. Both are unbiased whatever P is.
+The idea of the estimate one order down: d log det A = beta tr(P^-1 dA) + tr((A^-1 - beta P^-1) dA), the first term
+exact through the rows of S, the second stochastic, with P held fixed. Both are unbiased whatever P is.
 """
 
 import torch

@@ -1,0 +1,92 @@
+"""Randomised Nystrom approximation with a Gaussian sketch, for matrices known by their products.
+
+`sketching.nystrom` approximates A to a rank and reports an error; here the same sketch becomes an invertible P with a
+shift, so that the two share no more than the formula.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from rangeformer.operators import MatrixOperator
+from rangeformer.preconditioners.base import Preconditioner, Structure
+from rangeformer.preconditioners.local import diagonal_factor
+from rangeformer.preconditioners.options import CLASSICAL_RANK, NoPreconditioner, PreconditionerOptions
+from rangeformer.validation import check_count
+
+
+@dataclass(frozen=True)
+class NystromPreconditioner(PreconditionerOptions):
+    """Randomised Nystrom with a Gaussian sketch (Frangella, Tropp & Udell 2023, Algorithms 2.1 and 5.1).
+
+    Attributes:
+        rank: Sketch size: that many matvecs in one pass.
+    """
+
+    rank: int = CLASSICAL_RANK
+
+    @property
+    def name(self) -> str:
+        """As results call it."""
+        return "nystrom"
+
+    def check(self) -> None:
+        """Check the rank."""
+        check_count("rank", self.rank, least=0)
+
+    def changed(self, **choices: Any) -> "NystromPreconditioner":
+        """With another rank."""
+        rank = choices.get("num_columns")
+        return self if rank is None else replace(self, rank=rank)
+
+    def build(
+        self,
+        operator: MatrixOperator,
+        *,
+        num_rhs: int = 1,
+        structure: Structure | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Preconditioner:
+        """One pass over A."""
+        return from_products(operator, self.rank, generator)
+
+
+def from_products(
+    operator: MatrixOperator, rank: int, generator: torch.Generator | None, *, name: str = "nystrom"
+) -> Preconditioner:
+    """U Lambda U^T + mu (I - U U^T) with mu the smallest captured eigenvalue, from one pass.
+
+    Args:
+        operator: A, known by its products.
+        rank: Columns of the sketch.
+        generator: Source of the sketch.
+        name: How results call it.
+    """
+    n = operator.num_rows
+    rank = min(rank, n)
+    if rank == 0:
+        return NoPreconditioner().build(operator)
+    device = generator.device if generator is not None else torch.device("cpu")
+    omega = torch.randn((*operator.batch_shape, n, rank), generator=generator, dtype=operator.dtype, device=device).to(
+        operator.device
+    )
+    omega = torch.linalg.qr(omega).Q
+    image = operator.matmul(omega).to(torch.float64)
+    wide = omega.to(torch.float64)
+    shift = torch.finfo(operator.dtype).eps * torch.linalg.matrix_norm(image).unsqueeze(-1).unsqueeze(-1)
+    image = image + shift * wide
+    core = wide.mT @ image
+    cholesky, info = torch.linalg.cholesky_ex((core + core.mT) / 2)
+    factor = torch.linalg.solve_triangular(cholesky.mT, image, upper=True, left=False)
+    sound = (info == 0).view(*info.shape, 1, 1) & factor.isfinite().all(-1, keepdim=True).all(-2, keepdim=True)
+    factor = torch.where(sound, factor, torch.zeros_like(factor))
+    U, singular, _ = torch.linalg.svd(factor, full_matrices=False)
+    eigenvalues = (singular.square() - shift.squeeze(-1)).clamp_min(0)
+    tail = eigenvalues[..., -1:]
+    smallest = torch.finfo(operator.dtype).eps * eigenvalues.amax(-1, keepdim=True)
+    tail = torch.maximum(tail, smallest)
+    tail = torch.where(tail > 0, tail, torch.ones_like(tail))
+    factor = (U * (eigenvalues - tail).clamp_min(0).sqrt().unsqueeze(-2)).to(operator.dtype)
+    variances = tail.to(operator.dtype).expand(operator.shape[:-1])
+    return Preconditioner(factor, diagonal_factor(variances), name=name)
