@@ -73,3 +73,35 @@ def test_nothing_is_remembered_of_a_model_that_is_gone():
     del model
     gc.collect()
     assert kernel() is None
+
+
+def test_a_step_that_reuses_a_structure_reads_no_pilot(monkeypatch):
+    set_up, built, whole = [], [], []
+    build, driver = rf.build_preconditioner, rf.inv_quad_logdet
+
+    def counted_build(operator, *args, **kwargs):
+        before = operator.reads.snapshot()
+        built.append(build(operator, *args, **kwargs))
+        set_up.append(operator.reads.since(before))
+        return built[-1]
+
+    def counted_driver(operator, *args, **kwargs):
+        result = driver(operator, *args, **kwargs)
+        whole.append(operator.reads.snapshot())
+        return result
+
+    monkeypatch.setattr(rf, "build_preconditioner", counted_build)
+    monkeypatch.setattr(rf, "inv_quad_logdet", counted_driver)
+    n, model = 810, exact_gp(810)
+    with use_rangeformer() as recorder:
+        for _ in range(3):
+            value_and_gradient(model)
+    first, *later = recorder.report().calls
+    assert [(call.num_iterations, call.residual) for call in later] == [(first.num_iterations, first.residual)] * 2
+    for P, reads, total in zip(built[1:], set_up[1:], whole[1:], strict=True):
+        c, k = P.num_columns, P.num_neighbors
+        # the pivots' columns, the neighbours' small systems, and the diagonal three times: nothing is left for a pilot
+        assert reads.entries <= n * (c + k * (k + 1) + 3)
+        assert (reads.matvecs, reads.passes) == (0, 0)
+        assert total.entries < whole[0].entries
+        assert total.matvecs <= whole[0].matvecs
