@@ -1,5 +1,8 @@
 """rangeformer: transformers that do numerical linear algebra, checked by classical linear algebra."""
 
+import warnings as _warnings
+from typing import Any as _Any
+
 from rangeformer.drivers.eigen import eigsh as eigsh
 from rangeformer.drivers.eigen import eigvalsh as eigvalsh
 from rangeformer.drivers.logdet import inv_quad_logdet as inv_quad_logdet
@@ -14,7 +17,7 @@ from rangeformer.drivers.trace import trace as trace
 from rangeformer.models.checkpoint import load as load
 from rangeformer.models.checkpoint import save as save
 from rangeformer.models.features import RangeFormer as RangeFormer
-from rangeformer.models.learned_krylov import GalerkinRangeFormer as GalerkinRangeFormer
+from rangeformer.models.learned_krylov import LearnedKrylovModel as LearnedKrylovModel
 from rangeformer.models.looped_model import LoopedModel as LoopedModel
 from rangeformer.operators import MatrixOperator as MatrixOperator
 from rangeformer.operators import Reads as Reads
@@ -45,3 +48,17 @@ from rangeformer.solvers.iterative import CG as CG
 from rangeformer.solvers.iterative import BlockLanczos as BlockLanczos
 
 __version__ = "0.1.0"
+
+_RENAMED = {"GalerkinRangeFormer": LearnedKrylovModel}
+
+
+def __getattr__(name: str) -> _Any:
+    if name not in _RENAMED:
+        raise AttributeError(f"module 'rangeformer' has no attribute {name!r}")
+    new = _RENAMED[name]
+    _warnings.warn(
+        f"`rangeformer.{name}` is now `rangeformer.{new.__name__}`; the old name goes with the next version.",
+        DeprecationWarning,
+        stacklevel=2,
+    )
+    return new

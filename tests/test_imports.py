@@ -95,6 +95,49 @@ def test_nothing_is_loaded_but_torch_numpy_and_scipy(package):
     assert not loaded & ({*HEAVY, *PACKAGES} - {package, *ALLOWED[package]})
 
 
+# floors of `rangeformer`, from the ground up; research and training stand apart from what a product needs
+PRODUCT = ("operators", "krylov", "preconditioners", "solvers", "drivers")
+APART = ("baselines", "pretrain", "distributions")
+
+
+@pytest.mark.parametrize("floor", PRODUCT)
+def test_the_product_imports_no_research(floor):
+    for name, path in SOURCES.items():
+        if name.startswith(f"rangeformer.{floor}."):
+            found = {module for module in imported_modules(path) if module.startswith("rangeformer.")}
+            assert not {module for module in found if module.split(".")[1] in APART}, name
+
+
+def test_drivers_import_no_driver():
+    for name, path in SOURCES.items():
+        if name.startswith("rangeformer.drivers."):
+            others = {module for module in imported_modules(path) if module.startswith("rangeformer.drivers.")}
+            assert not others, f"{name} imports {others}"
+
+
+def test_algorithms_know_no_solver_and_solvers_no_driver():
+    for name, path in SOURCES.items():
+        modules = imported_modules(path)
+        if name.startswith("rangeformer.krylov."):
+            assert not {m for m in modules if m.startswith(("rangeformer.solvers", "rangeformer.drivers"))}, name
+        if name.startswith(("rangeformer.solvers.", "rangeformer.preconditioners.")):
+            assert not {m for m in modules if m.startswith("rangeformer.drivers")}, name
+
+
+def test_importing_rangeformer_loads_no_research():
+    code = "import json, sys, rangeformer; print(json.dumps([m for m in sys.modules if m.startswith('rangeformer.')]))"
+    loaded = {module.split(".")[1] for module in json.loads(in_fresh_process(code).stdout)}
+    assert not loaded & set(APART)
+    assert set(PRODUCT) <= loaded
+
+
+@pytest.mark.parametrize(("old", "new"), [("checkpoint", "models.checkpoint"), ("structured", "distributions")])
+def test_old_places_say_where_things_are_now(old, new):
+    code = f"import rangeformer.{old} as old; assert callable(old.load if '{old}' == 'checkpoint' else old.draw)"
+    shown = in_fresh_process(code, "-W", "always::DeprecationWarning").stderr
+    assert f"`rangeformer.{old}` is now `rangeformer.{new}`" in shown
+
+
 @pytest.mark.parametrize("package", ["rangeformer", "sketching"])
 def test_importing_warns_about_nothing(package):
     assert in_fresh_process(f"import {package}", "-W", "error").stderr == ""

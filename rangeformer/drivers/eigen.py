@@ -6,8 +6,8 @@ import torch
 
 from rangeformer.models.looped_model import LoopedModel
 from rangeformer.operators import as_operator
-from rangeformer.results import EigenPairs, Spectrum, costs, warn_unconverged
-from rangeformer.solvers.learned_krylov import METHOD, check_galerkin, check_loops, check_model
+from rangeformer.results import EigenPairs, Spectrum, costs, unresolved, warn_unconverged
+from rangeformer.solvers.learned_krylov import METHOD, check_learned_krylov, check_loops, check_model
 from rangeformer.validation import check_count, check_square, check_symmetric, check_tolerance
 
 _ENDS = ("largest", "smallest", "magnitude")
@@ -23,13 +23,14 @@ def eigvalsh(
 ) -> Spectrum:
     """All eigenvalues of a symmetric A.
 
-    The Galerkin member reads A once a loop, 64 matvecs at a time. Once `num_loops` x 64 >= n the answer is exact up to rounding;
-    before, leading eigenvalues come with residual bounds and the others are quantiles of the spectral density.
+    the learned Krylov model reads A once a loop, 64 matvecs at a time. Once `num_loops` x 64 >= n the answer is exact
+    up to rounding; before, leading eigenvalues come with residual bounds and the others are quantiles of the spectral
+    density.
 
     Args:
         A: `(*batch, n, n)` symmetric, anything `as_operator` accepts.
         rtol: Estimated error accepted, relative to the largest magnitude.
-        model: Who answers. Default: the Galerkin member.
+        model: Default: the shipped learned Krylov model.
         num_loops: Passes of the model. Default: the model's own, 16.
         generator: Source of randomness; a fixed one if None.
 
@@ -52,12 +53,12 @@ def eigvalsh(
     operator = as_operator(A)
     check_square(operator)
     check_tolerance("rtol", rtol)
-    member = check_model(model)
-    loops = check_loops(num_loops, member)
+    answering = check_model(model)
+    loops = check_loops(num_loops, answering)
     before = operator.reads.snapshot()
     check_symmetric(operator)
     with torch.no_grad():
-        value, errors = member.eigenvalues(operator, num_loops=loops, generator=generator)
+        value, errors = answering.eigenvalues(operator, num_loops=loops, generator=generator)
     converged = value.isfinite() & (errors <= rtol * value.abs().amax(-1, keepdim=True))
     message = "Converged."
     if not bool(converged.all()):
@@ -91,7 +92,7 @@ def eigsh(
         k: How many, at most min(n, num_loops x 64).
         which: "largest" (descending), "smallest" (ascending) or "magnitude" (largest magnitude first).
         rtol: Residual norm accepted, relative to the largest magnitude.
-        model: A `GalerkinRangeFormer`. Default: the shipped one.
+        model: A `LearnedKrylovModel`. Default: the shipped one.
         num_loops: Passes of the model. Default: the model's own, 16.
         generator: Source of randomness; a fixed one if None.
 
@@ -117,18 +118,18 @@ def eigsh(
     check_count("k", k, least=1)
     if which not in _ENDS:
         raise ValueError(f"`which` must be one of {_ENDS}. Got {which!r}.")
-    member = check_galerkin(model)
-    loops = check_loops(num_loops, member)
-    most = min(operator.num_rows, loops * member.config.channels)
+    answering = check_learned_krylov(model)
+    loops = check_loops(num_loops, answering)
+    most = min(operator.num_rows, loops * answering.config.channels)
     if k > most:
         raise ValueError(
-            f"`k` must be at most {most} for n = {operator.num_rows} and {loops} loops of {member.config.channels}. "
+            f"`k` must be at most {most} for n = {operator.num_rows} and {loops} loops of {answering.config.channels}. "
             f"Got {k}; allow more loops."
         )
     before = operator.reads.snapshot()
     check_symmetric(operator)
     with torch.no_grad():
-        space, _ = member.spectral_space(operator, num_loops=loops, generator=generator)
+        space, _ = answering.spectral_space(operator, num_loops=loops, generator=generator)
         ritz = space.ritz()
         key = {"largest": -ritz.values, "smallest": ritz.values, "magnitude": -ritz.values.abs()}[which]
         chosen = key.argsort(dim=-1, stable=True)[..., :k]
@@ -148,12 +149,4 @@ def eigsh(
         method=METHOD,
         message=message,
         **costs(operator.reads.since(before)),
-    )
-
-
-def unresolved(what: str, missed: int, total: int, num_loops: int, rtol: float) -> str:
-    """A sentence on how many values have not converged."""
-    return (
-        f"Not converged: {missed} of {total} {what} have an estimated error above rtol={rtol:.1e} of the largest magnitude after "
-        f"{num_loops} loops. Allow more loops: the answer is exact once loops x 64 reach the size of A."
     )

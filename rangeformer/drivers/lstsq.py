@@ -5,11 +5,11 @@ from typing import Any
 import torch
 
 from rangeformer.krylov.certificate import column_norms, powers_of_two
-from rangeformer.models.learned_krylov import GalerkinRangeFormer
+from rangeformer.models.learned_krylov import LearnedKrylovModel
 from rangeformer.operators import as_operator
 from rangeformer.results import LeastSquares, costs, warn_unconverged
 from rangeformer.shapes import Float, Tensor
-from rangeformer.solvers.learned_krylov import METHOD, check_galerkin, check_loops
+from rangeformer.solvers.learned_krylov import METHOD, check_learned_krylov, check_loops
 from rangeformer.validation import check_rhs, check_tolerance, like
 
 
@@ -18,20 +18,20 @@ def lstsq(
     rhs: Float[Tensor, "..."],
     *,
     rtol: float = 1e-6,
-    model: GalerkinRangeFormer | None = None,
+    model: LearnedKrylovModel | None = None,
     num_loops: int | None = None,
     generator: torch.Generator | None = None,
 ) -> LeastSquares:
     """X that minimises ||rhs - A X||, the shortest one where it is not unique.
 
-    The space is the block Krylov space of A^T A started at A^T rhs, which holds the iterates of LSQR (Paige & Saunders 1982); two
-    passes a loop. Once `num_loops` x 64 >= min(m, n) the answer is exact up to rounding.
+    The space is the block Krylov space of A^T A started at A^T rhs, which holds the iterates of LSQR (Paige & Saunders
+    1982); two passes a loop. Once `num_loops` x 64 >= min(m, n) the answer is exact up to rounding.
 
     Args:
         A: `(*batch, m, n)`, anything `as_operator` accepts that can be multiplied from both sides; any shape and rank.
         rhs: `(m,)` or `(*batch, m, k)`, in A's dtype and on its device.
         rtol: Largest ||A^T r|| / (||A|| ||r||) accepted, r = rhs - A x, or ||r|| / ||rhs|| if that is smaller.
-        model: A `GalerkinRangeFormer`. Default: the shipped one.
+        model: A `LearnedKrylovModel`. Default: the shipped one.
         num_loops: Loops of the model. Default: the model's own, 16.
         generator: Source of randomness; a fixed one if None.
 
@@ -55,8 +55,8 @@ def lstsq(
     operator = as_operator(A, **like(rhs))
     columns = check_rhs(operator, rhs).detach()
     check_tolerance("rtol", rtol)
-    member = check_galerkin(model)
-    loops = check_loops(num_loops, member)
+    answering = check_learned_krylov(model)
+    loops = check_loops(num_loops, answering)
     before = operator.reads.snapshot()
     # Columns of size one, or squares of tiny and huge ones would leave the range of floating point.
     size = powers_of_two(columns)
@@ -65,7 +65,7 @@ def lstsq(
     norms = torch.where(norms > 0, norms, torch.ones_like(norms))
     with torch.no_grad():
         unit = (wide / norms).to(operator.dtype)
-        space = member.least_squares_space(operator, unit, num_loops=loops, generator=generator)
+        space = answering.least_squares_space(operator, unit, num_loops=loops, generator=generator)
         rank_rtol = max(operator.shape[-2:]) * torch.finfo(operator.dtype).eps
         coefficients = space.minimal_residual(unit, rank_rtol=rank_rtol)
         value = (space.combine(coefficients) * norms * size).to(operator.dtype)

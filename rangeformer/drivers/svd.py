@@ -4,12 +4,11 @@ from typing import Any
 
 import torch
 
-from rangeformer.drivers.eigen import unresolved
 from rangeformer.krylov.ritz import density, eigenvalues
-from rangeformer.models.learned_krylov import GalerkinRangeFormer
+from rangeformer.models.learned_krylov import LearnedKrylovModel
 from rangeformer.operators import TransposedOperator, as_operator
-from rangeformer.results import Spectrum, costs, warn_unconverged
-from rangeformer.solvers.learned_krylov import METHOD, check_galerkin, check_loops
+from rangeformer.results import Spectrum, costs, unresolved, warn_unconverged
+from rangeformer.solvers.learned_krylov import METHOD, check_learned_krylov, check_loops
 from rangeformer.validation import check_count, check_tolerance
 
 
@@ -18,21 +17,22 @@ def svdvals(
     k: int | None = None,
     *,
     rtol: float = 1e-6,
-    model: GalerkinRangeFormer | None = None,
+    model: LearnedKrylovModel | None = None,
     num_loops: int | None = None,
     generator: torch.Generator | None = None,
 ) -> Spectrum:
     """Singular values of A, descending: all of them, or the k largest.
 
-    The space is the block Krylov space of A^T A (of A A^T for a wide A), two passes a loop, as in Golub & Kahan 1965; the
-    values are those of A V, so that small ones do not suffer from squaring. Once `num_loops` x 64 >= min(m, n) they are exact
-    up to rounding; before, leading ones come with residual bounds and the others are quantiles of the spectral density.
+    The space is the block Krylov space of A^T A (of A A^T for a wide A), two passes a loop, as in Golub & Kahan 1965;
+    the values are those of A V, so that small ones do not suffer from squaring. Once `num_loops` x 64 >= min(m, n) they
+    are exact up to rounding; before, leading ones come with residual bounds and the others are quantiles of the
+    spectral density.
 
     Args:
         A: `(*batch, m, n)`, anything `as_operator` accepts that can be multiplied from both sides.
         k: How many; all min(m, n) if None.
         rtol: Estimated error accepted, relative to the largest.
-        model: A `GalerkinRangeFormer`. Default: the shipped one.
+        model: A `LearnedKrylovModel`. Default: the shipped one.
         num_loops: Loops of the model. Default: the model's own, 16.
         generator: Source of randomness; a fixed one if None.
 
@@ -59,12 +59,12 @@ def svdvals(
     check_count("k", k, least=1, optional=True)
     if k is not None and k > size:
         raise ValueError(f"`k` must be at most min(m, n) = {size}. Got {k}.")
-    member = check_galerkin(model)
-    loops = check_loops(num_loops, member)
+    answering = check_learned_krylov(model)
+    loops = check_loops(num_loops, answering)
     before = operator.reads.snapshot()
     tall = TransposedOperator(operator) if operator.num_rows < operator.num_columns else operator
     with torch.no_grad():
-        space, probes = member.spectral_space(tall, gram=True, num_loops=loops, generator=generator)
+        space, probes = answering.spectral_space(tall, gram=True, num_loops=loops, generator=generator)
         ritz = space.singular()
         components = ritz.coefficients.mT @ (space.basis.mT.to(torch.float64) @ probes.to(torch.float64))
         value, errors = eigenvalues(density(ritz, components, size))

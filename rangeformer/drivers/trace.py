@@ -4,14 +4,15 @@ from typing import Any
 
 import torch
 
-from rangeformer.drivers.solve import linear_solve
-from rangeformer.models.learned_krylov import GalerkinRangeFormer
+from rangeformer.models.learned_krylov import LearnedKrylovModel
 from rangeformer.models.looped_model import LoopedModel
 from rangeformer.operators import MatrixOperator, as_operator
-from rangeformer.results import Estimate, Solution, costs, warn_unconverged
+from rangeformer.results import Estimate, Solution, costs, drop_column, warn_unconverged
 from rangeformer.shapes import Float, Tensor
-from rangeformer.solvers.learned_krylov import METHOD, check_galerkin, check_loops
-from rangeformer.validation import check_square, check_symmetric, check_tolerance
+from rangeformer.solvers.base import Stopping
+from rangeformer.solvers.choice import LearnedKrylov, canonical_fallback
+from rangeformer.solvers.learned_krylov import METHOD, check_learned_krylov, check_loops
+from rangeformer.validation import check_rhs, check_square, check_symmetric, check_tolerance, like
 
 
 def inverse_matmul(
@@ -27,10 +28,11 @@ def inverse_matmul(
     """A^-1 B of a square A: `linear_solve` by a looped model.
 
     Args:
-        A: `(*batch, n, n)`, anything `as_operator` accepts; symmetric, or any square matrix for the Galerkin member.
+        A: `(*batch, n, n)`, anything `as_operator` accepts; symmetric, or any
+            square matrix for the learned Krylov model.
         B: `(n,)` or `(*batch, n, k)`; the identity gives the inverse itself, in one pass.
         rtol: Largest ||B - A x|| / ||B|| accepted, for the worst column.
-        model: Who answers. Default: the Galerkin member.
+        model: Default: the shipped learned Krylov model.
         num_loops: Passes of the model. Default: the model's own, 16.
         fallback: "dense" or None, as in `linear_solve`.
         generator: Source of randomness; a fixed one if None.
@@ -48,19 +50,22 @@ def inverse_matmul(
     Example:
         >>> import torch, rangeformer as rf
         >>> A = torch.tensor([[0.0, 2.0], [4.0, 0.0]], dtype=torch.float64)
-        >>> [[round(x, 6) + 0.0 for x in row] for row in rf.inverse_matmul(A, torch.eye(2, dtype=torch.float64)).value.tolist()]
-        [[0.0, 0.25], [0.5, 0.0]]
+        >>> [[round(x, 6) + 0.0 for x in row] for row in rf.inverse_matmul(A, torch.eye(2,
+        dtype=torch.float64)).value.tolist()] [[0.0, 0.25], [0.5, 0.0]]
     """
-    return linear_solve(
-        A, B, rtol=rtol, method=METHOD, model=model, num_loops=num_loops, fallback=fallback, generator=generator
-    )
+    operator = as_operator(A, **like(B))
+    check_square(operator)
+    columns = check_rhs(operator, B)
+    stopping = Stopping(rtol, fallback=canonical_fallback(fallback))
+    solution = LearnedKrylov(model, num_loops).solve(operator, columns, stopping, generator)
+    return drop_column(solution) if B.dim() == 1 else solution
 
 
 def inverse_trace(
     A: Any,
     *,
     rtol: float = 1e-3,
-    model: GalerkinRangeFormer | None = None,
+    model: LearnedKrylovModel | None = None,
     num_loops: int | None = None,
     generator: torch.Generator | None = None,
 ) -> Estimate:
@@ -69,7 +74,7 @@ def inverse_trace(
     Args:
         A: `(*batch, n, n)` symmetric, anything `as_operator` accepts.
         rtol: Estimated error accepted, relative to the value.
-        model: A `GalerkinRangeFormer`. Default: the shipped one.
+        model: A `LearnedKrylovModel`. Default: the shipped one.
         num_loops: Passes of the model. Default: the model's own, 16.
         generator: Source of randomness; a fixed one if None.
 
@@ -88,11 +93,11 @@ def inverse_trace(
         >>> round(rf.inverse_trace(torch.diag(torch.tensor([1.0, 2.0, 4.0], dtype=torch.float64))).value.item(), 6)
         1.75
     """
-    operator, member, loops = _checked(A, rtol, model, num_loops)
+    operator, answering, loops = _checked(A, rtol, model, num_loops)
     before = operator.reads.snapshot()
     check_symmetric(operator)
     with torch.no_grad():
-        value, error = member.inverse_trace(operator, num_loops=loops, generator=generator)
+        value, error = answering.inverse_trace(operator, num_loops=loops, generator=generator)
     singular = "`A` is singular: its inverse does not exist and its trace is infinite. Add a multiple of the identity."
     return _estimate(operator, value, error, rtol, loops, METHOD, singular, costs(operator.reads.since(before)))
 
@@ -101,7 +106,7 @@ def trace(
     A: Any,
     *,
     rtol: float = 1e-3,
-    model: GalerkinRangeFormer | None = None,
+    model: LearnedKrylovModel | None = None,
     num_loops: int | None = None,
     generator: torch.Generator | None = None,
 ) -> Estimate:
@@ -110,7 +115,7 @@ def trace(
     Args:
         A: `(*batch, n, n)`, anything `as_operator` accepts; symmetric if it is known through products alone.
         rtol: Estimated error accepted, relative to the value.
-        model: A `GalerkinRangeFormer`. Default: the shipped one.
+        model: A `LearnedKrylovModel`. Default: the shipped one.
         num_loops: Passes of the model. Default: the model's own, 16.
         generator: Source of randomness; a fixed one if None.
 
@@ -130,7 +135,7 @@ def trace(
         >>> result.value.item(), result.method
         (5.0, 'diagonal')
     """
-    operator, member, loops = _checked(A, rtol, model, num_loops)
+    operator, answering, loops = _checked(A, rtol, model, num_loops)
     before = operator.reads.snapshot()
     with torch.no_grad():
         if operator.has_entries:
@@ -139,16 +144,16 @@ def trace(
         else:
             check_symmetric(operator)
             method = METHOD
-            value, error = member.trace(operator, num_loops=loops, generator=generator)
+            value, error = answering.trace(operator, num_loops=loops, generator=generator)
     return _estimate(operator, value, error, rtol, loops, method, "", costs(operator.reads.since(before)))
 
 
-def _checked(A: Any, rtol: float, model: Any, num_loops: int | None) -> tuple[MatrixOperator, GalerkinRangeFormer, int]:
+def _checked(A: Any, rtol: float, model: Any, num_loops: int | None) -> tuple[MatrixOperator, LearnedKrylovModel, int]:
     operator = as_operator(A)
     check_square(operator)
     check_tolerance("rtol", rtol)
-    member = check_galerkin(model)
-    return operator, member, check_loops(num_loops, member)
+    answering = check_learned_krylov(model)
+    return operator, answering, check_loops(num_loops, answering)
 
 
 def _estimate(

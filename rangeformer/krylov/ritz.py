@@ -1,7 +1,7 @@
 """A whole spectrum from a part of its Ritz pairs, and sums over it.
 
-The probes' components along the Ritz vectors are a Gauss quadrature of the spectral density (Golub & Meurant 2010; Ubaru,
-Chen & Saad 2017): Ritz value i stands for mass_i of the n eigenvalues. Ritz pairs that have converged stand for
+The probes' components along the Ritz vectors are a Gauss quadrature of the spectral density (Golub & Meurant 2010;
+Ubaru, Chen & Saad 2017): Ritz value i stands for mass_i of the n eigenvalues. Ritz pairs that have converged stand for
 one each, whatever their noisy mass, and the others share the rest. Once the space is complete every pair
 has converged, and everything here is exact.
 """

@@ -1,10 +1,10 @@
 """A growing search space V with the images A S V, and exact projections on it.
 
-One loop of the Galerkin member is one `expand`: a block of new directions is orthonormalised against all of V (twice is
-enough; Giraud, Langou & Rozloznik 2005) and multiplied by A, one pass. With the blocks that `reached` proposes, V spans the
-block Krylov space of S A S (square A, S = diag(scale)) or of A^T A (any A). Directions that die, because a
-Krylov space is exhausted, are replaced by random ones, so that V is a complete basis after ceil(n / block) loops
-whatever A is, and everything computed from it is then exact up to rounding.
+One loop of the learned Krylov model is one `expand`: a block of new directions is orthonormalised against all of V
+(twice is enough; Giraud, Langou & Rozloznik 2005) and multiplied by A, one pass. With the blocks that `reached`
+proposes, V spans the block Krylov space of S A S (square A, S = diag(scale)) or of A^T A (any A). Directions that die,
+because a Krylov space is exhausted, are replaced by random ones, so that V is a complete basis after ceil(n / block)
+loops whatever A is, and everything computed from it is then exact up to rounding.
 
 V and its images keep A's precision; the small matrices are float64. All of it is differentiable.
 """
@@ -139,8 +139,8 @@ class GalerkinSpace:
 
         Args:
             rhs: `(*batch, r, k)`.
-            rank_rtol: Singular values of the images up to this share of the largest count as zero; None: only those that
-                spoil the triangular factor.
+            rank_rtol: Singular values of the images up to this share of the largest count as zero; None: only those
+                that spoil the triangular factor.
         """
         Q, R = self._factors if self._factors is not None else torch.linalg.qr(self.images.to(torch.float64))
         self._factors = Q, R

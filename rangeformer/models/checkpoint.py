@@ -2,27 +2,26 @@
 
 Nothing is unpickled. Both files are written to a temporary name and renamed, weights first, and the card carries the
 digest of the weights, so a reader meets either a matching pair or an error that says what to do. The card names the
-class of the model and its package; `MODELS` says how each is built from its configuration, and a package that brings
-models of its own adds them by `register` when it is imported. Nothing is ever imported because a card says so.
+class of the model and its package. This module knows no model: where the classes of this package are is a table of
+names, read when a card asks for one of them, and another package adds its own to `MODELS` by `register` when it is
+imported. Nothing is ever imported because a card says so: a name that is in neither table is an error.
 """
 
 import dataclasses
 import hashlib
+import importlib
 import json
 import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol, overload, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, overload, runtime_checkable
 
 import torch
 from torch import nn
 
-from rangeformer.baselines import PaperConfig, PaperRangeFormer
-from rangeformer.baselines.lawt import LawtConfig, LawtRecurrent, LawtTransformer
-from rangeformer.models.features import RangeFormer, RangeFormerConfig
-from rangeformer.models.learned_krylov import GalerkinConfig, GalerkinRangeFormer
-from rangeformer.models.pure import PureConfig, PureRangeFormer
+if TYPE_CHECKING:
+    from rangeformer.models.features import RangeFormer
 
 FORMAT = "rangeformer-1"
 _PACKAGE = __name__.partition(".")[0]
@@ -38,15 +37,42 @@ class ModelConfig(Protocol):
         ...
 
 
-MODELS: dict[str, tuple[type[ModelConfig], Callable[[Any], nn.Module]]] = {
-    "RangeFormer": (RangeFormerConfig, RangeFormer.untrained),
-    "PaperRangeFormer": (PaperConfig, PaperRangeFormer),
-    "GalerkinRangeFormer": (GalerkinConfig, GalerkinRangeFormer.untrained),
-    "PureRangeFormer": (PureConfig, PureRangeFormer.untrained),
-    "LawtTransformer": (LawtConfig, LawtTransformer),
-    "LawtRecurrent": (LawtConfig, LawtRecurrent),
+Entry = tuple[type[ModelConfig], Callable[[Any], nn.Module]]
+
+MODELS: dict[str, Entry] = {}
+"""Name of a registered model's class -> class of its configuration, and how a model is built from one."""
+
+_FEATURES = "rangeformer.models.features", "RangeFormerConfig", "RangeFormer.untrained"
+_LEARNED_KRYLOV = "rangeformer.models.learned_krylov", "LearnedKrylovConfig", "LearnedKrylovModel.untrained"
+_PURE = "rangeformer.models.pure", "PureConfig", "PureRangeFormer.untrained"
+_LAWT = "rangeformer.baselines.lawt", "LawtConfig"
+# Where the models of this package are: module, class of the configuration, what builds a model from one.
+_OWN: dict[str, tuple[str, str, str]] = {
+    "RangeFormer": _FEATURES,
+    "LearnedKrylovModel": _LEARNED_KRYLOV,
+    "GalerkinRangeFormer": _LEARNED_KRYLOV,  # its name on the cards of version 0.1
+    "PureRangeFormer": _PURE,
+    "PaperRangeFormer": ("rangeformer.baselines", "PaperConfig", "PaperRangeFormer"),
+    "LawtTransformer": (*_LAWT, "LawtTransformer"),
+    "LawtRecurrent": (*_LAWT, "LawtRecurrent"),
 }
-"""Name of a model's class -> class of its configuration, and how a model is built from one."""
+
+
+def known_models() -> list[str]:
+    """Names of the classes that `load` can build, in alphabetical order."""
+    return sorted({*_OWN, *MODELS})
+
+
+def _entry(name: str) -> Entry | None:
+    """How a model of that name is built; None if the name is in neither table."""
+    if name in MODELS or name not in _OWN:
+        return MODELS.get(name)
+    module, config, build = _OWN[name]
+    found: Any = importlib.import_module(module)
+    builder = found
+    for part in build.split("."):
+        builder = getattr(builder, part)
+    return getattr(found, config), builder
 
 
 def register(model_class: type[nn.Module], config_class: type[ModelConfig], build: Callable[[Any], nn.Module]) -> None:
@@ -61,7 +87,7 @@ def register(model_class: type[nn.Module], config_class: type[ModelConfig], buil
         ValueError: If another class of that name is known already.
     """
     name = model_class.__name__
-    known = MODELS.get(name, (config_class, build))[0]
+    known = (_entry(name) or (config_class, build))[0]
     if known.__module__ != config_class.__module__:  # the same module may be loaded anew
         raise ValueError(f"`model_class` must have a name of its own. {known.__module__} has a model {name!r}.")
     MODELS[name] = (config_class, build)
@@ -70,22 +96,24 @@ def register(model_class: type[nn.Module], config_class: type[ModelConfig], buil
 _WEIGHTS = Path(__file__).parent.parent / "weights"
 SHIPPED: dict[str, Path] = {
     "features": _WEIGHTS / "rangeformer-v1.safetensors",
-    "galerkin": _WEIGHTS / "galerkin-v1.safetensors",
+    "learned-krylov": _WEIGHTS / "galerkin-v1.safetensors",
+    "galerkin": _WEIGHTS / "galerkin-v1.safetensors",  # its name in version 0.1
     "pure": _WEIGHTS / "pure-v1.safetensors",
 }
 """Weights that come with the package, by what they are for."""
 
 
 @overload
-def load(path_or_name: None = None) -> RangeFormer: ...
+def load(path_or_name: None = None) -> "RangeFormer": ...
 @overload
 def load(path_or_name: str | os.PathLike[str]) -> Any: ...
 def load(path_or_name: str | os.PathLike[str] | None = None) -> Any:
     """Load a model from its weights and card.
 
     Args:
-        path_or_name: A `.safetensors` file, whose card is the `.json` file of the same name; or shipped weights by name:
-            "features" (what the preconditioners use), "galerkin" or "pure" (the models that answer directly).
+        path_or_name: A `.safetensors` file, whose card is the `.json` file of the same name; or shipped weights by
+            name: "features" (what the preconditioners use), "learned-krylov" or "pure" (the models that answer
+                themselves).
             Default: "features".
 
     Returns:
@@ -93,8 +121,8 @@ def load(path_or_name: str | os.PathLike[str] | None = None) -> Any:
 
     Raises:
         FileNotFoundError: If the weights or the card are not there.
-        ValueError: If either is truncated, corrupted, or does not belong to the other, the name is not known, or the model
-            is of another package that has not been imported.
+        ValueError: If either is truncated, corrupted, or does not belong to the other, the name is not known, or the
+            model is of another package that has not been imported.
 
     Example:
         >>> from rangeformer.models.checkpoint import load
@@ -108,13 +136,14 @@ def load(path_or_name: str | os.PathLike[str] | None = None) -> Any:
     card = read_card(path)
     name = card.get("model", "RangeFormer")  # cards of version 0.1 name no class: there was one
     package = card.get("package", _PACKAGE)
-    if name not in MODELS and package != _PACKAGE:
+    entry = _entry(name)
+    if entry is None and package != _PACKAGE:
         raise ValueError(
             f"Cannot load {str(path)!r}: its model {name!r} belongs to {package!r}. Import {package} first."
         )
-    if name not in MODELS:
-        raise _broken(card_path(path), f"its model is {name!r}, this version knows {sorted(MODELS)}")
-    config_class, build = MODELS[name]
+    if entry is None:
+        raise _broken(card_path(path), f"its model is {name!r}, this version knows {known_models()}")
+    config_class, build = entry
     raw = path.read_bytes()
     if hashlib.sha256(raw).hexdigest() != card.get("sha256"):
         raise _broken(path, "its SHA-256 digest is not the one on its card: truncated, corrupted or replaced")
@@ -138,7 +167,7 @@ def save(model: nn.Module, path: str | os.PathLike[str], card: dict[str, Any] | 
     """Write weights and card; replaces what was there, and never leaves half a file.
 
     Args:
-        model: What to save, of a class in `MODELS`; weights are stored as float32.
+        model: What to save, of a class that `load` can build; weights are stored as float32.
         path: Name of the `.safetensors` file; the card goes to the same name with `.json`.
         card: What a reader should know (seed, laws, versions, validation...). The format, the class of the model and
             its package, its configuration and the digest of the weights are added.
@@ -150,10 +179,8 @@ def save(model: nn.Module, path: str | os.PathLike[str], card: dict[str, Any] | 
     from safetensors.torch import save as serialise
 
     name = type(model).__name__
-    if name not in MODELS:
-        raise TypeError(
-            f"`model` must be of a class in rangeformer.models.checkpoint.MODELS, {sorted(MODELS)}. Got {name}."
-        )
+    if _entry(name) is None:
+        raise TypeError(f"`model` must be of a class that `load` can build, one of {known_models()}. Got {name}.")
     path = Path(path)
     if path.suffix != ".safetensors":
         raise ValueError(f"`path` must end in .safetensors. Got {str(path)!r}.")

@@ -1,26 +1,27 @@
-"""The Galerkin member: a looped search space with exact small projections, and what is learned in it.
+"""The learned Krylov model: a looped search space with exact small projections, and what is learned in it.
 
-Untrained it is a classical algorithm: a block Krylov space of D columns, started at the right-hand sides and Gaussian directions, of
-S A S with S = diag(A)^(-1/2) (solves and log-determinants of a positive diagonal), of A itself otherwise, of A^T A for least
-squares and singular values. The answer is the best that the space holds: minimal residual, Rayleigh-Ritz, Gauss quadrature. After
-ceil(n / D) loops the space is complete and the answer exact.
+Untrained it is a classical algorithm: a block Krylov space of D columns, started at the right-hand sides and Gaussian
+directions, of S A S with S = diag(A)^(-1/2) (solves and log-determinants of a positive diagonal), of A itself
+otherwise, of A^T A for least squares and singular values. The answer is the best that the space holds: minimal
+residual, Rayleigh-Ritz, Gauss quadrature. After ceil(n / D) loops the space is complete and the answer exact.
 
-The minimal residual is that of A x = rhs itself, over a space that holds the iterates of Jacobi-preconditioned CG: at equal
-passes CG cannot have a smaller one, whatever the model proposes.
+The minimal residual is that of A x = rhs itself, over a space that holds the iterates of Jacobi-preconditioned CG: at
+equal passes CG cannot have a smaller one, whatever the model proposes.
 
-What is learned is half of the Gaussian start directions of a solve: features of the rows' tokens, which linear attention mixes,
-are added to them, starting at zero. Directions that come later cost more than they bring, as they interrupt the Krylov
-sequence; and a learned correction of S did harm where noise is even, since it spreads the eigenvalues that Jacobi keeps together.
+What is learned is half of the Gaussian start directions of a solve: features of the rows' tokens, which linear
+attention mixes, are added to them, starting at zero. Directions that come later cost more than they bring, as they
+interrupt the Krylov sequence; and a learned correction of S did harm where noise is even, since it spreads the
+eigenvalues that Jacobi keeps together.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
 
-from rangeformer.krylov.ritz import Density, density, eigenvalues, spectral_sum
+from rangeformer.krylov.projections import density_of, jacobi_scale, refined_solution, sum_over_spectrum
+from rangeformer.krylov.ritz import eigenvalues
 from rangeformer.krylov.search_space import GalerkinSpace
 from rangeformer.models.block import Block, uniform_weights
 from rangeformer.models.looped_model import LoopedModel
@@ -29,18 +30,15 @@ from rangeformer.operators import MatrixOperator
 from rangeformer.randomness import PROBES, generator_or_default
 from rangeformer.shapes import Float, Tensor
 
-# Steps of refinement of a complete space, as long as they help, where the relative residual is not small anyway.
-_REFINEMENTS = 2
+# Relative residual of a complete space's solution that needs no refinement.
 _SMALL_RESIDUAL = 1e-12
-# Eigenvalues within this multiple of sqrt(n) x rounding of zero, relative to the largest, cannot be told from zero.
-_ZERO = 4.0
-# The model has a say in one of so many Gaussian directions: a block that all lies in the span of a few features is a poor one.
+# The model changes one of so many Gaussian directions: a block that all lies in the span of a few features is poor.
 _SHARE = 2
 
 
 @dataclass(frozen=True)
-class GalerkinConfig:
-    """Sizes of a Galerkin member; none is tied to the matrix."""
+class LearnedKrylovConfig:
+    """Sizes of a learned Krylov model; none is tied to the matrix."""
 
     channels: int = 64
     """D, directions added by one loop (more if there are more right-hand sides)."""
@@ -59,15 +57,15 @@ class GalerkinConfig:
     token_features: int = 8
     """Singular vectors of these columns in a token."""
     num_directions: int = 16
-    """Start directions that the model has a say in."""
+    """Start directions that the model changes."""
 
     @classmethod
-    def from_fields(cls, fields: dict[str, Any]) -> "GalerkinConfig":
+    def from_fields(cls, fields: dict[str, Any]) -> "LearnedKrylovConfig":
         """Build from plain JSON values."""
         return cls(**fields)
 
 
-class GalerkinRangeFormer(LoopedModel):
+class LearnedKrylovModel(LoopedModel):
     """Exact projections on a growing space: what the direct heads use by default.
 
     Args:
@@ -75,9 +73,9 @@ class GalerkinRangeFormer(LoopedModel):
         generator: Source of the initial weights; the answers do not depend on them until the model is trained.
     """
 
-    def __init__(self, config: GalerkinConfig | None = None, *, generator: torch.Generator | None = None):
+    def __init__(self, config: LearnedKrylovConfig | None = None, *, generator: torch.Generator | None = None):
         super().__init__()
-        config = GalerkinConfig() if config is None else config
+        config = LearnedKrylovConfig() if config is None else config
         self.config = config
         width = config.token_channels
         self.embed = nn.Linear(NUM_FEATURES + config.token_features, width)
@@ -87,7 +85,7 @@ class GalerkinRangeFormer(LoopedModel):
         nn.init.zeros_(self.directions.weight)
 
     @classmethod
-    def untrained(cls, config: GalerkinConfig | None = None) -> "GalerkinRangeFormer":
+    def untrained(cls, config: LearnedKrylovConfig | None = None) -> "LearnedKrylovModel":
         """The model at the start of training: exactly the classical algorithm."""
         with torch.random.fork_rng(devices=[]):
             return cls(config).requires_grad_(False).eval()
@@ -109,7 +107,7 @@ class GalerkinRangeFormer(LoopedModel):
             left = torch.linalg.vector_norm(wide - space.images.to(torch.float64) @ coefficients, dim=-2)
             rough = left > _SMALL_RESIDUAL * torch.linalg.vector_norm(wide, dim=-2)
             if operator.dtype != torch.float64 or bool(rough.any()):
-                value = _refined(space, wide, value)
+                value = refined_solution(space, wide, value)
         return value.to(rhs.dtype)
 
     def solution_space(
@@ -160,7 +158,7 @@ class GalerkinRangeFormer(LoopedModel):
         scale = jacobi_scale(operator)
         space, probes = self.spectral_space(operator, scale=scale, num_loops=num_loops, generator=generator)
         trace = None if scale is None else scale.new_full(scale.shape[:-1], operator.num_rows, dtype=torch.float64)
-        value, error, zero = _sum_over(space, probes, torch.log, lambda v, d: d / v, trace=trace, positive=True)
+        value, error, zero = sum_over_spectrum(space, probes, torch.log, lambda v, d: d / v, trace=trace, positive=True)
         value = torch.where(zero, torch.full_like(value, -torch.inf), value)
         return value if scale is None else value - 2 * scale.to(torch.float64).log().sum(-1), error
 
@@ -169,7 +167,7 @@ class GalerkinRangeFormer(LoopedModel):
     ) -> tuple[Float[Tensor, "*batch"], Float[Tensor, "*batch"]]:
         """Tr A^-1 of a symmetric A, infinite where A shows itself singular, and an estimate of its error."""
         space, probes = self.spectral_space(operator, num_loops=num_loops, generator=generator)
-        value, error, zero = _sum_over(space, probes, torch.reciprocal, lambda v, d: d / v.abs() / v.abs())
+        value, error, zero = sum_over_spectrum(space, probes, torch.reciprocal, lambda v, d: d / v.abs() / v.abs())
         return torch.where(zero, torch.full_like(value, torch.inf), value), error
 
     def trace(
@@ -177,7 +175,7 @@ class GalerkinRangeFormer(LoopedModel):
     ) -> tuple[Float[Tensor, "*batch"], Float[Tensor, "*batch"]]:
         """Tr A of a symmetric A from products alone, and an estimate of its error."""
         space, probes = self.spectral_space(operator, num_loops=num_loops, generator=generator)
-        return _sum_over(space, probes, torch.clone, lambda v, d: d, pole=False)[:2]
+        return sum_over_spectrum(space, probes, torch.clone, lambda v, d: d, pole=False)[:2]
 
     def least_squares_space(
         self,
@@ -259,7 +257,7 @@ class GalerkinRangeFormer(LoopedModel):
         return self.directions(state).reshape(*scale.shape, -1)
 
     def _block(self, rhs: Tensor, generator: torch.Generator, width: int | None = None) -> Tensor:
-        """Gaussian directions that make a block of D columns of rhs's; the same for every member of the batch."""
+        """Gaussian directions that make a block of D columns of rhs's; the same for every matrix of a batch."""
         m, k = rhs.shape[-2:]
         wanted: int = self.config.channels if width is None else width
         count = max(min(wanted, m) - k, 0)
@@ -273,82 +271,3 @@ class GalerkinRangeFormer(LoopedModel):
             if space.is_complete:
                 return
             space.expand(space.reached())
-
-
-def jacobi_scale(operator: MatrixOperator) -> Float[Tensor, "*batch n"] | None:
-    """1 / sqrt(A_ii) where the diagonal is positive, ones for other members of the batch; None if it cannot be read."""
-    if not operator.has_entries:
-        return None
-    diagonal = operator.diagonal()
-    positive = (diagonal > 0).all(-1, keepdim=True)
-    return torch.where(positive, diagonal, torch.ones_like(diagonal)).rsqrt()
-
-
-def density_of(space: GalerkinSpace, probes: Float[Tensor, "*batch n d"], *, dimension: int | None = None) -> Density:
-    """The spectral density of symmetric S A S.
-
-    Args:
-        space: Started at the probes.
-        probes: Isotropic, in the space.
-        dimension: Use the space's first directions only.
-    """
-    ritz = space.ritz(dimension)
-    basis = space.basis[..., :dimension].to(torch.float64)
-    return density(ritz, ritz.coefficients.mT @ (basis.mT @ probes.to(torch.float64)), space.operator.num_columns)
-
-
-def _sum_over(
-    space: GalerkinSpace,
-    probes: Tensor,
-    function: Callable[[Tensor], Tensor],
-    change: Callable[[Tensor, Tensor], Tensor],
-    *,
-    trace: Tensor | None = None,
-    positive: bool = False,
-    pole: bool = True,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Sum of f over the spectrum, its error, and where an eigenvalue cannot be told from zero.
-
-    Args:
-        space: Started at the probes.
-        probes: Isotropic.
-        function: f.
-        change: (v, d) -> |f'(v)| d, what an error of d in v makes of f; finite wherever f is.
-        trace: The sum of the eigenvalues where it is known.
-        positive: NaN where an eigenvalue is negative.
-        pole: Whether f is infinite at zero: what cannot be told from zero is then left out of the sum.
-    """
-
-    def total(dimension: int | None) -> tuple[Tensor, Tensor, Tensor]:
-        found = density_of(space, probes, dimension=dimension)
-        values = found.ritz.values
-        rounding = _ZERO * found.size**0.5 * torch.finfo(values.dtype).eps * values.abs().amax(-1, keepdim=True)
-        zero = values.abs() <= rounding
-        negative = (values < 0) & ~zero if positive else torch.zeros_like(zero)
-        safe = torch.where(zero | negative, torch.ones_like(values), values) if pole else values
-        value, error = spectral_sum(replace(found, ritz=replace(found.ritz, values=safe)), function, trace=trace)
-        error = error + (found.counts * change(safe, rounding)).sum(-1)
-        return torch.where(negative.any(-1), torch.full_like(value, torch.nan), value), error, zero.any(-1)
-
-    value, error, zero = total(None)
-    before = space.dimension - probes.shape[-1]
-    if not space.is_complete and before > 0:
-        # What the last loop changed is the only sign of what further ones would.
-        error = error + (value - total(before)[0]).abs()
-    return value, error, zero
-
-
-def _refined(space: GalerkinSpace, rhs: Tensor, value: Tensor) -> Tensor:
-    """Solve again for what is left, with the stored factors and the residual recomputed from the solution."""
-    residual = rhs - space.operator.matmul_precise(value)
-    norms = torch.linalg.vector_norm(residual, dim=-2, keepdim=True)
-    for _ in range(_REFINEMENTS):
-        trial = value + space.combine(space.minimal_residual(residual))
-        trial_residual = rhs - space.operator.matmul_precise(trial)
-        trial_norms = torch.linalg.vector_norm(trial_residual, dim=-2, keepdim=True)
-        better = trial_norms < norms
-        value, residual = torch.where(better, trial, value), torch.where(better, trial_residual, residual)
-        if not bool((trial_norms < 0.5 * norms).any()):
-            break
-        norms = torch.minimum(norms, trial_norms)
-    return value

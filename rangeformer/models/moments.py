@@ -1,7 +1,8 @@
 """What repeated products with a block of probes say of a spectrum: ratios of moments, scale-free and in the log domain.
 
-With Z the probes, E[Z Z^T] = I, tr M^(2t) = |M^t Z|^2 and tr M^(2t+1) = <M^t Z, M^(t+1) Z> up to the probes' scatter (exactly, where
-Z is an orthonormal basis): t reads give 2t moments. Their ratios tr M^(k+1) / tr M^k rise to the largest eigenvalue.
+With Z the probes, E[Z Z^T] = I, tr M^(2t) = |M^t Z|^2 and tr M^(2t+1) = <M^t Z, M^(t+1) Z> up to the probes' scatter
+(exactly, where Z is an orthonormal basis): t reads give 2t moments. Their ratios tr M^(k+1) / tr M^k rise to the
+largest eigenvalue.
 """
 
 import math

@@ -1,25 +1,25 @@
-"""The pure member: embedding, linear attention, loop, read-out. Nothing is solved inside, so one sees what is learned.
+"""The pure model: embedding, linear attention, loop, read-out. Nothing is solved inside, so one sees what is learned.
 
-A is read by products alone (and its diagonal where it can be had). With s_i = exp(gate_i) / sqrt(A_ii) the loop works on
-C = S A S, whose rows are tokens. A token holds five channels for every right-hand side: the answer x, the residual r, the
-direction p, and what one read of A made of it, q = C p. One loop is one head of linear attention over the rows with these
-channels as keys and values: its state, the matrix of their inner products, costs O(n) and is all that the mixing of
-channels depends on,
+A is read by products alone (and its diagonal where it can be had). With s_i = exp(gate_i) / sqrt(A_ii) the loop works
+on C = S A S, whose rows are tokens. A token holds five channels for every right-hand side: the answer x, the residual
+r, the direction p, and what one read of A made of it, q = C p. One loop is one head of linear attention over the rows
+with these channels as keys and values: its state, the matrix of their inner products, costs O(n) and is all that the
+mixing of channels depends on,
 
     x <- x + alpha p,    r <- r - alpha q,    p <- r + beta p,
     log alpha = a0 + sum_j a_j log |G_j| + MLP(log |G|),        G the state relative to <r, r>,
 
-and likewise beta. No formula for alpha and beta is given: untrained, alpha is the step of least residual and beta nearly
-zero (Orthomin(0)), and what training makes of the weights can be read off them (`PureRangeFormer.rule`). Conjugate gradients
-would be log alpha = -log <p, q> / <r, r> and log beta = log <r', r'> / <r, r>.
+and likewise beta. No formula for alpha and beta is given: untrained, alpha is the step of least residual and beta
+nearly zero (Orthomin(0)), and what training makes of the weights can be read off them (`PureRangeFormer.rule`).
+Conjugate gradients would be log alpha = -log <p, q> / <r, r> and log beta = log <r', r'> / <r, r>.
 
-Eigenvalues and the log-determinant are read out, by small networks, from what the same loop sees on a block of orthonormal
-probes: ratios of the moments tr A^k and tr C^k, and the alphas and betas of the probes. Both read-outs are built to be exact
-where there is nothing to learn: a multiple of the identity, and for the log-determinant any diagonal matrix.
+Eigenvalues and the log-determinant are read out, by small networks, from what the same loop sees on a block of
+orthonormal
+probes: ratios of the moments tr A^k and tr C^k, and the alphas and betas of the probes. Both read-outs are built to be
+exact where there is nothing to learn: a multiple of the identity, and for the log-determinant any diagonal matrix.
 All of it is invariant to the scale of A and to the order of its rows, and no parameter knows n.
 """
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,7 +27,8 @@ import torch
 from torch import nn
 
 from rangeformer.models.looped_model import LoopedModel
-from rangeformer.models.moments import Moments
+from rangeformer.models.pure_step import FEATURE_SCALE, MAX_LOG, STRIDE, Coefficient, Loop
+from rangeformer.models.pure_summary import NUM_CONTEXT, NUM_LEFT, Summary, positive_diagonal, summarise
 from rangeformer.operators import MatrixOperator
 from rangeformer.randomness import PROBES, generator_or_default
 from rangeformer.shapes import Float, Tensor
@@ -35,15 +36,9 @@ from rangeformer.shapes import Float, Tensor
 _NUM_ALPHA, _NUM_BETA = 4, 5  # logarithms that the two coefficients are made of
 _NUM_ROW_FEATURES = 4
 _NUM_INDEX_FEATURES = 5
-_NUM_CONTEXT = 8
-_NUM_LEFT = 8  # moments of what the largest eigenvalue leaves
-_STRIDE = 10.0  # what the log-linear weights move while the networks' weights move one
-_SHRINK = 0.1  # of the networks' share in a log coefficient
-_FEATURE_SCALE = 0.3  # logarithms of the size of ten become features of the size of one
-_MAX_LOG = 20.0
 _GATE_LIMIT = 2.0
-_SOLVED = 1e-14  # relative residual, in float64, below which inner products are rounding and a column rests
-_DIVERGED = 1e3  # a residual this far above the least one so far has left the road
+_SOLVED = 1e-14  # relative residual, in float64, below which inner products are rounding and a column is frozen
+_DIVERGED = 1e3  # a residual this far above the least one so far has diverged
 
 
 @dataclass(frozen=True)
@@ -63,40 +58,6 @@ class PureConfig:
     def from_fields(cls, fields: dict[str, Any]) -> "PureConfig":
         """Build from plain JSON values."""
         return cls(**fields)
-
-
-class Coefficient(nn.Module):
-    """The log of a positive coefficient: linear in the log attention state, plus a small network that starts at zero."""
-
-    def __init__(self, num_features: int, hidden: int):
-        super().__init__()
-        self.linear = nn.Linear(num_features, 1)
-        self.network = nn.Sequential(nn.Linear(num_features, hidden), nn.Tanh(), nn.Linear(hidden, 1))
-
-    def forward(self, logs: Float[Tensor, "*b f"]) -> Float[Tensor, "*b"]:
-        """Finite for every input."""
-        seen = logs.to(self.linear.weight.dtype)
-        value = _STRIDE * self.linear(seen) + _SHRINK * self.network(_FEATURE_SCALE * seen)
-        return value.squeeze(-1).clamp(-_MAX_LOG, _MAX_LOG).to(logs.dtype)
-
-
-@dataclass(frozen=True)
-class Loop:
-    """The tokens' channels after a loop, all `(*batch, n, k)`, and the coefficients that led there, `(*batch, k)`.
-
-    Attributes:
-        x: The answer.
-        r: The residual rhs - C x.
-        p: The next direction.
-        log_alpha: NaN where a column rests.
-        log_beta: Likewise.
-    """
-
-    x: Tensor
-    r: Tensor
-    p: Tensor
-    log_alpha: Tensor
-    log_beta: Tensor
 
 
 class PureRangeFormer(LoopedModel):
@@ -123,7 +84,7 @@ class PureRangeFormer(LoopedModel):
         super().__init__()
         self.config = PureConfig() if config is None else config
         T, hidden, small = self.config.num_loops, self.config.hidden, self.config.small
-        num_features = 2 * (2 * T - 1) + 3 * T + _NUM_LEFT + _NUM_CONTEXT
+        num_features = 2 * (2 * T - 1) + 3 * T + NUM_LEFT + NUM_CONTEXT
         self.gate = nn.Sequential(nn.Linear(_NUM_ROW_FEATURES, small), nn.SiLU(), nn.Linear(small, 1))
         self.alpha = Coefficient(_NUM_ALPHA, small)
         self.beta = Coefficient(_NUM_BETA, small)
@@ -149,12 +110,10 @@ class PureRangeFormer(LoopedModel):
         names = ("<p,q>/<r,r>", "<q,q>/<r,r>", "<p,p>/<r,r>", "<p,r>/<r,r>", "<r',r'>/<r,r>")
 
         def weights(part: Coefficient) -> dict[str, float]:
-            values = (_STRIDE * part.linear.weight.detach()).flatten().tolist()
-            return {"constant": _STRIDE * part.linear.bias.item(), **dict(zip(names, values, strict=False))}
+            values = (STRIDE * part.linear.weight.detach()).flatten().tolist()
+            return {"constant": STRIDE * part.linear.bias.item(), **dict(zip(names, values, strict=False))}
 
         return {"alpha": weights(self.alpha), "beta": weights(self.beta)}
-
-    # ---- the three questions ----------------------------------------------------------------------------------------
 
     def solve(
         self,
@@ -164,7 +123,7 @@ class PureRangeFormer(LoopedModel):
         num_loops: int | None = None,
         generator: torch.Generator | None = None,
     ) -> Float[Tensor, "*batch n k"]:
-        """The answer of the last loop, or of the one before the residual left the road."""
+        """The answer of the last loop, or of the one before the residual diverged."""
         return self.solve_path(operator, rhs, num_loops=num_loops, generator=generator)[-1]
 
     def solve_path(
@@ -197,7 +156,7 @@ class PureRangeFormer(LoopedModel):
         generator: torch.Generator | None = None,
     ) -> tuple[Float[Tensor, "*batch n"], Float[Tensor, "*batch n"]]:
         """All eigenvalues, ascending, and the error that the model expects of them in the mean: half of the errors are larger."""
-        seen = self.look(operator, num_loops=num_loops, generator=generator)
+        seen = self.summary(operator, num_loops=num_loops, generator=generator)
         values, level = self.read_spectrum(seen), seen.level.unsqueeze(-1)
         return values * level, (self.read_log_errors(seen)[0].exp().unsqueeze(-1) * level).expand_as(values)
 
@@ -209,21 +168,19 @@ class PureRangeFormer(LoopedModel):
         generator: torch.Generator | None = None,
     ) -> tuple[Float[Tensor, "*batch"], Float[Tensor, "*batch"]]:
         """Log det A and the error that the model expects of it: half of the errors are larger."""
-        seen = self.look(operator, num_loops=num_loops, generator=generator)
+        seen = self.summary(operator, num_loops=num_loops, generator=generator)
         return self.read_logdet(seen), self.read_log_errors(seen)[1].exp() * operator.num_rows
-
-    # ---- the loop ---------------------------------------------------------------------------------------------------
 
     def scaling(self, operator: MatrixOperator, probes: Float[Tensor, "*batch n s"]) -> Float[Tensor, "*batch n"]:
         """S: one over the root of the diagonal, times the gate of what one read of A says about the row."""
-        diagonal = _diagonal(operator, probes)
+        diagonal = positive_diagonal(operator, probes)
         inverse_root = diagonal.rsqrt().unsqueeze(-1)
         rows = (inverse_root * operator.matmul(inverse_root * probes)).square().sum(-1).clamp_min(1).log()
         level = diagonal.log()
-        level = (level - level.mean(-1, keepdim=True)).clamp(-_MAX_LOG, _MAX_LOG)
+        level = (level - level.mean(-1, keepdim=True)).clamp(-MAX_LOG, MAX_LOG)
         spread = level.square().mean(-1, keepdim=True).sqrt().expand_as(level)
         tokens = torch.stack(
-            [_FEATURE_SCALE * level, rows, rows - rows.mean(-1, keepdim=True), _FEATURE_SCALE * spread], dim=-1
+            [FEATURE_SCALE * level, rows, rows - rows.mean(-1, keepdim=True), FEATURE_SCALE * spread], dim=-1
         )
         gate = self.gate(tokens.to(self.alpha.linear.weight.dtype)).squeeze(-1)
         return inverse_root.squeeze(-1) * (_GATE_LIMIT * torch.tanh(gate / _GATE_LIMIT)).exp().to(diagonal.dtype)
@@ -257,54 +214,16 @@ class PureRangeFormer(LoopedModel):
         x, r = x + alpha * p, r - alpha * q
         log_beta = self.beta(torch.cat([seen, log_ratio(r.square().sum(-2)).unsqueeze(-1)], dim=-1))
         beta = torch.where(live, log_beta.exp(), torch.zeros_like(own)).unsqueeze(-2)
-        rest = torch.full_like(own, torch.nan)
-        return Loop(x, r, r + beta * p, torch.where(live, log_alpha, rest), torch.where(live, log_beta, rest))
+        frozen = torch.full_like(own, torch.nan)
+        return Loop(x, r, r + beta * p, torch.where(live, log_alpha, frozen), torch.where(live, log_beta, frozen))
 
-    # ---- the read-outs ----------------------------------------------------------------------------------------------
-
-    @torch.no_grad()
-    def look(
+    def summary(
         self, operator: MatrixOperator, *, num_loops: int | None = None, generator: torch.Generator | None = None
-    ) -> "Look":
-        """Run the loop on probes, beside plain powers of A and of D^-1/2 A D^-1/2, all in one read a loop."""
-        T, n = self.config.num_loops, operator.num_rows
-        probes = self.probes(operator, generator)
-        s = probes.shape[-1]
-        diagonal = _diagonal(operator, probes)
-        root = diagonal.rsqrt().unsqueeze(-1)
-        scaling = self.scaling(operator, probes).unsqueeze(-1)
-        plain, scaled, state = Moments(probes), Moments(probes), self.start(probes)
-        alphas, betas = [], []
-        for _ in range(min(T, self._count(num_loops))):
-            images = operator.matmul(torch.cat([plain.block, root * scaled.block, scaling * state.p], dim=-1))
-            plain.update(images[..., :s])
-            scaled.update(root * images[..., s : 2 * s])
-            state = self.step(state, scaling * images[..., 2 * s :], probes)
-            alphas.append(state.log_alpha)
-            betas.append(state.log_beta)
-        level, logs, largest = plain.level(), diagonal.log(), plain.largest()
-        context = [
-            torch.full_like(level, math.log(n) / 3),
-            torch.full_like(level, s / n),
-            logs.mean(-1) - level.log(),
-            logs.std(-1, correction=0),
-            plain.spread(),
-            scaled.spread(),
-            *largest.unbind(-1),
-        ]
-        parts = [
-            plain.log_ratios(2 * T - 1),
-            scaled.log_ratios(2 * T - 1),
-            _means_over_probes(alphas, T),
-            _scatter_over_probes(alphas, T),
-            _means_over_probes(betas, T),
-            plain.without(largest[..., 0], _NUM_LEFT),
-            torch.stack(context, dim=-1),
-        ]
-        features = _FEATURE_SCALE * torch.cat(parts, dim=-1).clamp(-_MAX_LOG, _MAX_LOG)
-        return Look(features, n, level, plain.spread(), scaled.spread(), logs.sum(-1), largest)
+    ) -> Summary:
+        """Run the loop on probes and collect what the read-outs need; see `summarise`."""
+        return summarise(self, operator, self._count(num_loops), generator)
 
-    def read_spectrum(self, seen: "Look") -> Float[Tensor, "*batch n"]:
+    def read_spectrum(self, seen: Summary) -> Float[Tensor, "*batch n"]:
         """Eigenvalues over their mean, ascending: the largest by extrapolation, the others as shares of what it leaves.
 
         Their sum is right by construction, and all are one if A is a multiple of I.
@@ -316,24 +235,22 @@ class PureRangeFormer(LoopedModel):
         context = self.spectrum_context(seen.features.to(weight.dtype))
         further = torch.nn.functional.softplus(self.largest_out(context)).squeeze(-1).to(seen.level.dtype)
         largest = (seen.largest[..., 0] + further * seen.largest[..., 1]).exp().clamp(1, seen.n).unsqueeze(-1)
-        hidden = context.unsqueeze(-2) + self.spectrum_index(_FEATURE_SCALE * index)
+        hidden = context.unsqueeze(-2) + self.spectrum_index(FEATURE_SCALE * index)
         logs = 3 * self.spectrum_out(hidden).squeeze(-1).to(seen.spread.dtype) * seen.spread.sqrt().unsqueeze(-1)
         others = torch.softmax(logs, dim=-1) * (seen.n - largest)
         return torch.cat([others, largest], dim=-1).sort(-1).values
 
-    def read_logdet(self, seen: "Look") -> Float[Tensor, "*batch"]:
+    def read_logdet(self, seen: Summary) -> Float[Tensor, "*batch"]:
         """Log det A = sum log A_ii + log det C, whose second-order value the network multiplies."""
         weight = self.logdet_in.weight
         factor = self.logdet_out(self.logdet_in(seen.features.to(weight.dtype))).squeeze(-1)
         return seen.log_diagonal - seen.n / 2 * seen.scaled_spread * (3 * factor).exp().to(seen.level.dtype)
 
-    def read_log_errors(self, seen: "Look") -> tuple[Float[Tensor, "*batch"], Float[Tensor, "*batch"]]:
+    def read_log_errors(self, seen: Summary) -> tuple[Float[Tensor, "*batch"], Float[Tensor, "*batch"]]:
         """Logs of the errors to expect: of the eigenvalues over their mean, and of log det A / n."""
         weight = self.errors_in.weight
         logs = self.errors_out(self.errors_in(seen.features.to(weight.dtype))).to(seen.level.dtype)
         return logs[..., 0], logs[..., 1]
-
-    # ---- parts ------------------------------------------------------------------------------------------------------
 
     def _count(self, num_loops: int | None) -> int:
         if num_loops is None:
@@ -369,31 +286,8 @@ class PureRangeFormer(LoopedModel):
             for layer in [*(network[-1] for network in last), self.alpha.linear, self.beta.linear]:
                 layer.weight.zero_()
             # log alpha = log <p, q> - log <q, q>, log beta = -1
-            self.alpha.linear.weight[0, 0], self.alpha.linear.weight[0, 1] = 1 / _STRIDE, -1 / _STRIDE
-            self.beta.linear.bias.fill_(-1 / _STRIDE)
-
-
-@dataclass(frozen=True)
-class Look:
-    """What the loop saw of a matrix.
-
-    Attributes:
-        features: `(*batch, f)`, scale-free.
-        n: Size.
-        level: `(*batch)`, mean of the diagonal.
-        spread: `(*batch)`, see `Moments.spread`, of A.
-        scaled_spread: `(*batch)`, of D^-1/2 A D^-1/2.
-        log_diagonal: `(*batch)`, sum of log A_ii.
-        largest: `(*batch, 2)`, see `Moments.largest`, of A.
-    """
-
-    features: Float[Tensor, "*batch f"]
-    n: int
-    level: Float[Tensor, "*batch"]
-    spread: Float[Tensor, "*batch"]
-    scaled_spread: Float[Tensor, "*batch"]
-    log_diagonal: Float[Tensor, "*batch"]
-    largest: Float[Tensor, "*batch 2"]
+            self.alpha.linear.weight[0, 0], self.alpha.linear.weight[0, 1] = 1 / STRIDE, -1 / STRIDE
+            self.beta.linear.bias.fill_(-1 / STRIDE)
 
 
 def _network(*widths: int) -> nn.Sequential:
@@ -401,36 +295,3 @@ def _network(*widths: int) -> nn.Sequential:
     for wide, narrow in zip(widths, widths[1:], strict=False):
         layers += [nn.SiLU(), nn.Linear(wide, narrow)]
     return nn.Sequential(*layers)
-
-
-def _diagonal(operator: MatrixOperator, probes: Float[Tensor, "*batch n s"]) -> Float[Tensor, "*batch n"]:
-    """The diagonal, or where entries cannot be read its mean, from the probes."""
-    if operator.has_entries:
-        diagonal = operator.diagonal()
-    else:
-        mean = (probes * operator.matmul(probes)).sum((-1, -2)) / operator.num_rows
-        diagonal = mean.unsqueeze(-1).expand(probes.shape[:-1])
-    if not bool((diagonal > 0).all()):
-        raise ValueError(
-            f"`A` must be positive definite for a PureRangeFormer. Got a diagonal entry (or mean) of {float(diagonal.min()):.3g}; "
-            "use the Galerkin member, which takes any symmetric matrix."
-        )
-    return diagonal
-
-
-def _means_over_probes(logs: list[Tensor], count: int) -> Float[Tensor, "*batch t"]:
-    """Mean over the probes that still move, loop by loop; the last one known is repeated."""
-    return _held([value.nanmean(-1) for value in logs], count)
-
-
-def _scatter_over_probes(logs: list[Tensor], count: int) -> Float[Tensor, "*batch t"]:
-    """Standard deviation over the probes that still move."""
-    return _held([(v - v.nanmean(-1, keepdim=True)).square().nanmean(-1).sqrt() for v in logs], count)
-
-
-def _held(values: list[Tensor], count: int) -> Tensor:
-    held, last = [], torch.zeros_like(values[0])
-    for value in [*values, *[torch.full_like(last, torch.nan)] * (count - len(values))]:
-        last = torch.where(value.isnan(), last, value)
-        held.append(last)
-    return torch.stack(held[:count], dim=-1)

@@ -1,7 +1,7 @@
 """Tokens of a matrix's rows from a few of its columns: what can be known of A before the first pass.
 
-c random columns of S A S, S = diag(A)^(-1/2), are read entry by entry, a fraction c / n of a pass. Nothing is tied to n, to the
-scale of A or of the right-hand sides, or to the sign of a singular vector.
+c random columns of S A S, S = diag(A)^(-1/2), are read entry by entry, a fraction c / n of a pass. Nothing is tied to
+n, to the scale of A or of the right-hand sides, or to the sign of a singular vector.
 """
 
 from dataclasses import dataclass
@@ -24,8 +24,8 @@ class Tokens:
 
     Attributes:
         features: `(*batch, n, NUM_FEATURES)` about the row, and the same for all rows about the matrix.
-        channels: `(*batch, n, num_channels)` leading left singular vectors of the columns with mean square one, in random
-            signs; zero where there are fewer.
+        channels: `(*batch, n, num_channels)` leading left singular vectors of the columns with mean square one, in
+            random signs; zero where there are fewer.
     """
 
     features: Float[Tensor, "*batch n f"]

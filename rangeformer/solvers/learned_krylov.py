@@ -9,7 +9,7 @@ from rangeformer.autograd import Adjoint
 from rangeformer.dense_factorisation import may_solve_directly
 from rangeformer.krylov.certificate import directly_where_better, powers_of_two, relative_residuals
 from rangeformer.models.checkpoint import SHIPPED, load
-from rangeformer.models.learned_krylov import GalerkinRangeFormer
+from rangeformer.models.learned_krylov import LearnedKrylovModel
 from rangeformer.models.looped_model import LoopedModel
 from rangeformer.operators import MatrixOperator, TransposedOperator
 from rangeformer.results import Solution, Status, costs, warn_unconverged
@@ -20,7 +20,7 @@ METHOD = "learned-krylov"
 
 
 def check_model(model: object) -> LoopedModel:
-    """The model that answers; the Galerkin member if None, with the shipped weights if there are any.
+    """The model that answers; the learned Krylov model if None, with the shipped weights if there are any.
 
     Raises:
         TypeError: Neither a `LoopedModel` nor None.
@@ -29,27 +29,25 @@ def check_model(model: object) -> LoopedModel:
         return _default()
     if not isinstance(model, LoopedModel):
         raise TypeError(
-            f"`model` must be a LoopedModel (GalerkinRangeFormer, PureRangeFormer) or None. Got {type(model).__name__}."
+            f"`model` must be a LoopedModel (LearnedKrylovModel, PureRangeFormer) or None. Got {type(model).__name__}."
         )
     return model
 
 
 @functools.cache
-def _default() -> GalerkinRangeFormer:
-    return load("galerkin") if SHIPPED["galerkin"].is_file() else GalerkinRangeFormer.untrained()
+def _default() -> LearnedKrylovModel:
+    return load("learned-krylov") if SHIPPED["learned-krylov"].is_file() else LearnedKrylovModel.untrained()
 
 
-def check_galerkin(model: object) -> GalerkinRangeFormer:
-    """The Galerkin member, for operations that only it knows.
+def check_learned_krylov(model: object) -> LearnedKrylovModel:
+    """The learned Krylov model, for operations that only it knows.
 
     Raises:
-        TypeError: Neither a `GalerkinRangeFormer` nor None.
+        TypeError: Neither a `LearnedKrylovModel` nor None.
     """
     member = check_model(model)
-    if not isinstance(member, GalerkinRangeFormer):
-        raise TypeError(
-            f"`model` must be a GalerkinRangeFormer or None for this operation. Got {type(model).__name__}."
-        )
+    if not isinstance(member, LearnedKrylovModel):
+        raise TypeError(f"`model` must be a LearnedKrylovModel or None for this operation. Got {type(model).__name__}.")
     return member
 
 
@@ -72,7 +70,7 @@ def solve_by_model(
     """Solve A X = rhs with a looped model; gradients by one adjoint solve with the same model.
 
     Args:
-        operator: A, square; symmetric unless the model is a `GalerkinRangeFormer`.
+        operator: A, square; symmetric unless the model is a `LearnedKrylovModel`.
         rhs: `(*batch, n, k)`.
         model: The model.
         num_loops: Loops allowed.
@@ -81,7 +79,7 @@ def solve_by_model(
         generator: Source of randomness; a fixed one if None.
     """
     before = operator.reads.snapshot()
-    if isinstance(model, GalerkinRangeFormer):
+    if isinstance(model, LearnedKrylovModel):
         symmetric = is_symmetric(operator)
     else:
         check_symmetric(operator)
@@ -159,7 +157,7 @@ def _explain(
     operator: MatrixOperator, model: LoopedModel, num_loops: int, num_rhs: int, worst: float, rtol: float
 ) -> str:
     missed = f"the relative residual is {worst:.1e} > rtol={rtol:.1e} after {num_loops} loops"
-    if isinstance(model, GalerkinRangeFormer) and model.completes(operator.num_rows, num_loops, num_rhs=num_rhs):
+    if isinstance(model, LearnedKrylovModel) and model.completes(operator.num_rows, num_loops, num_rhs=num_rhs):
         return (
             f"`A` is singular or too ill-conditioned for {operator.dtype}: {missed} although the search space is complete. "
             "More loops cannot help; add a multiple of the identity, or use `lstsq` for a least-squares solution."

@@ -66,13 +66,13 @@ CASES: dict[str, tuple[Callable, type[Exception], str]] = {
     "model": (
         lambda: rf.eigvalsh(A(), model="pure"),
         TypeError,
-        r"`model` must be a LoopedModel \(GalerkinRangeFormer, PureRangeFormer\) or None. Got str",
+        r"`model` must be a LoopedModel \(LearnedKrylovModel, PureRangeFormer\) or None. Got str",
     ),
     "model, direct solve": (lambda: rf.linear_solve(A(), b(), model=3), TypeError, "`model` must be a LoopedModel"),
     "model, singular values": (
         lambda: rf.svdvals(A(), model=PureRangeFormer.untrained()),
         TypeError,
-        "`model` must be a GalerkinRangeFormer or None for this operation. Got PureRangeFormer",
+        "`model` must be a LearnedKrylovModel or None for this operation. Got PureRangeFormer",
     ),
     "num_loops": (lambda: rf.lstsq(A(), b(), num_loops=1.5), ValueError, "`num_loops` must be an integer >= 1 or None"),
     "rhs integer": (

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from rangeformer.distributions import LAWS
-from rangeformer.models.learned_krylov import GalerkinConfig, GalerkinRangeFormer
+from rangeformer.models.learned_krylov import LearnedKrylovConfig, LearnedKrylovModel
 from rangeformer.operators import as_operator
 from rangeformer.pretrain.curriculum import check_ends, draw_between, draw_size
 from rangeformer.pretrain.operations import (
@@ -48,7 +48,7 @@ class GalerkinTask(Task):
         "worst": "residual over untrained, worst law, size and loops",
     }
 
-    model: GalerkinConfig = field(default_factory=GalerkinConfig)
+    model: LearnedKrylovConfig = field(default_factory=LearnedKrylovConfig)
     """Sizes of the model."""
     laws: tuple[str, ...] = tuple(sorted(set(LAWS) - set(VALIDATION_LAWS)))
     """What the matrices are drawn from, all equally likely."""
@@ -94,11 +94,11 @@ class GalerkinTask(Task):
         if self.batch_size < 1 or self.validation_members < 1:
             raise ValueError("`batch_size` and `validation_members` must be positive.")
 
-    def build(self, generator: torch.Generator) -> GalerkinRangeFormer:
+    def build(self, generator: torch.Generator) -> LearnedKrylovModel:
         """The untrained model, which is the classical algorithm."""
         # Initialising the layers draws from torch's global generator, which is not ours to move.
         with torch.random.fork_rng(devices=[]):
-            return GalerkinRangeFormer(self.model, generator=generator)
+            return LearnedKrylovModel(self.model, generator=generator)
 
     def draw(self, generator: torch.Generator, progress: float) -> GalerkinBatch:
         """Fresh problems of one size."""
@@ -109,7 +109,7 @@ class GalerkinTask(Task):
 
     def loss(self, model: nn.Module, batch: GalerkinBatch) -> tuple[Tensor, dict[str, float]]:
         """Mean log relative residual."""
-        assert isinstance(model, GalerkinRangeFormer)
+        assert isinstance(model, LearnedKrylovModel)
         width = draw_between(self.widths, batch.generator)
         loss = log_residuals(model, batch.problems, batch.num_loops, width, batch.generator).mean()
         return loss, {"residual": math.exp(loss.item())}
@@ -125,8 +125,8 @@ class GalerkinTask(Task):
         self, model: nn.Module, validation_set: list[OperationBatch]
     ) -> tuple[dict[str, float], list[dict[str, Any]]]:
         """Residuals over those of the untrained model with the same draws."""
-        assert isinstance(model, GalerkinRangeFormer)
-        untrained = GalerkinRangeFormer.untrained(self.model)
+        assert isinstance(model, LearnedKrylovModel)
+        untrained = LearnedKrylovModel.untrained(self.model)
         rows: list[dict[str, Any]] = []
         for problems in validation_set:
             for num_loops in self.validation_loops:
@@ -158,7 +158,7 @@ class GalerkinTask(Task):
 
 
 def log_residuals(
-    model: GalerkinRangeFormer, problems: OperationBatch, num_loops: int, width: int, generator: torch.Generator
+    model: LearnedKrylovModel, problems: OperationBatch, num_loops: int, width: int, generator: torch.Generator
 ) -> Float[Tensor, " b"]:
     """Log relative residual of each problem in the space of `num_loops` blocks of `width` columns.
 

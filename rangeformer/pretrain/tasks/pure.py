@@ -14,7 +14,8 @@ import torch
 from torch import nn
 
 from rangeformer.distributions import PAPER_LAWS
-from rangeformer.models.pure import Loop, PureConfig, PureRangeFormer
+from rangeformer.models.pure import PureConfig, PureRangeFormer
+from rangeformer.models.pure_step import Loop
 from rangeformer.operators import as_operator
 from rangeformer.pretrain.curriculum import check_ends, draw_between, draw_size
 from rangeformer.pretrain.operations import (
@@ -112,7 +113,7 @@ class PureTask(Task):
         problems = batch.problems
         operator = as_operator(problems.matrix)
         path = path_loss(model, problems, batch.num_loops, batch.window, batch.generator)
-        seen = model.look(operator, num_loops=model.config.num_loops, generator=batch.generator)
+        seen = model.summary(operator, num_loops=model.config.num_loops, generator=batch.generator)
         spectrum_error = _spectrum_error(model.read_spectrum(seen) * seen.level.unsqueeze(-1), problems)
         logdet_error = (model.read_logdet(seen) - problems.logdet).abs() / problems.rhs.shape[-1]
         expected = model.read_log_errors(seen)

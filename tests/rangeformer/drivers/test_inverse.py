@@ -5,9 +5,9 @@ import torch
 from helpers import CountingMatmul, conditioned, kernel, normal, with_spectrum
 
 import rangeformer as rf
-from rangeformer.models.learned_krylov import GalerkinConfig, GalerkinRangeFormer
+from rangeformer.models.learned_krylov import LearnedKrylovConfig, LearnedKrylovModel
 
-NARROW = GalerkinRangeFormer.untrained(GalerkinConfig(channels=8))
+NARROW = LearnedKrylovModel.untrained(LearnedKrylovConfig(channels=8))
 
 
 def test_inverse_of_an_unsymmetric_matrix_in_one_loop():

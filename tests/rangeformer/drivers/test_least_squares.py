@@ -5,9 +5,9 @@ import torch
 from helpers import convergence_warnings_ignored, normal
 
 import rangeformer as rf
-from rangeformer.models.learned_krylov import GalerkinConfig, GalerkinRangeFormer
+from rangeformer.models.learned_krylov import LearnedKrylovConfig, LearnedKrylovModel
 
-NARROW = GalerkinRangeFormer.untrained(GalerkinConfig(channels=8))
+NARROW = LearnedKrylovModel.untrained(LearnedKrylovConfig(channels=8))
 
 
 def low_rank(m: int, n: int, rank: int, dtype: torch.dtype = torch.float64) -> torch.Tensor:

@@ -3,9 +3,9 @@
 import torch
 from helpers import normal, seeded, with_spectrum
 
+from rangeformer.krylov.projections import density_of
 from rangeformer.krylov.ritz import Density, eigenvalues, spectral_sum
 from rangeformer.krylov.search_space import GalerkinSpace
-from rangeformer.models.learned_krylov import density_of
 from rangeformer.operators import as_operator
 
 

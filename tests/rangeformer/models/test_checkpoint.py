@@ -10,7 +10,7 @@ from pivoted_examples import pivot_columns
 from torch import nn
 
 from rangeformer.models import checkpoint
-from rangeformer.models.checkpoint import MODELS, SHIPPED, card_path, load, read_card, register, save
+from rangeformer.models.checkpoint import MODELS, SHIPPED, card_path, known_models, load, read_card, register, save
 from rangeformer.models.features import RangeFormer, RangeFormerConfig
 
 SMALL = RangeFormerConfig(channels=8, num_heads=2, num_waves=4)
@@ -180,7 +180,7 @@ def test_the_card_names_the_class(tmp_path, monkeypatch):
 
 
 def test_a_class_that_is_not_known(tmp_path, saved):
-    with pytest.raises(TypeError, match=r"`model` must be of a class in rangeformer\.checkpoint\.MODELS.*Got Other"):
+    with pytest.raises(TypeError, match=r"`model` must be of a class that `load` can build.*Got Other"):
         save(Other(SMALL), tmp_path / "other.safetensors")
     card_path(saved).write_text(json.dumps({**read_card(saved), "model": "Unheard"}))
     with pytest.raises(ValueError, match=r"model\.json.*its model is 'Unheard', this version knows \[.*'RangeFormer'"):
@@ -204,13 +204,15 @@ def test_cards_without_a_class_are_of_the_first_one(saved):
 
 def test_another_package_registers_its_models(tmp_path, monkeypatch):
     monkeypatch.setattr(checkpoint, "MODELS", dict(MODELS))
-    with pytest.raises(TypeError, match="`model` must be of a class in .* Got Foreign"):
+    with pytest.raises(TypeError, match="`model` must be of a class that .* Got Foreign"):
         save(Foreign(ForeignConfig()), tmp_path / "w.safetensors")
     register(Foreign, ForeignConfig, Foreign)
     register(Foreign, ForeignConfig, Foreign)
     save(Foreign(ForeignConfig(3)), tmp_path / "w.safetensors")
     assert load(tmp_path / "w.safetensors").config == ForeignConfig(3)
-    with pytest.raises(ValueError, match=r"must have a name of its own\. rangeformer\.model has a model 'RangeFormer'"):
+    with pytest.raises(
+        ValueError, match=r"must have a name of its own\. rangeformer\.models\.features has a model 'RangeFormer'"
+    ):
         register(type("RangeFormer", (Foreign,), {}), ForeignConfig, Foreign)
 
 
@@ -223,3 +225,10 @@ def test_a_model_of_a_package_that_is_not_imported(tmp_path, monkeypatch):
     package = Foreign.__module__.partition(".")[0]
     with pytest.raises(ValueError, match=rf"its model 'Foreign' belongs to '{package}'\. Import {package} first"):
         load(path)
+
+
+def test_every_model_of_the_table_is_where_it_says():
+    for name in known_models():
+        config_class, build = checkpoint._entry(name)
+        assert callable(build)
+        assert hasattr(config_class, "from_fields"), name

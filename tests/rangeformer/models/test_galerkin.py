@@ -5,15 +5,15 @@ import torch
 from direct_examples import indefinite, positive_definite
 from helpers import conditioned, kernel, normal, relative_residuals, seeded
 
-from rangeformer.models.learned_krylov import GalerkinConfig, GalerkinRangeFormer
+from rangeformer.models.learned_krylov import LearnedKrylovConfig, LearnedKrylovModel
 from rangeformer.operators import as_operator
 
-NARROW = GalerkinConfig(channels=8, num_loops=4)
+NARROW = LearnedKrylovConfig(channels=8, num_loops=4)
 SPD = [(n, name) for n in (20, 50) for name in positive_definite(n)]
 
 
-def member(config: GalerkinConfig | None = None) -> GalerkinRangeFormer:
-    return GalerkinRangeFormer.untrained(config)
+def member(config: LearnedKrylovConfig | None = None) -> LearnedKrylovModel:
+    return LearnedKrylovModel.untrained(config)
 
 
 @pytest.mark.parametrize(("n", "name"), SPD)
@@ -134,7 +134,7 @@ def test_incomplete_logdet_is_as_good_as_it_says():
     A = kernel(300, lengthscale=0.1, noise=0.1)
     true = torch.linalg.slogdet(A)[1]
     for loops in (2, 4, 8):
-        value, error = member(GalerkinConfig(channels=16)).logdet(as_operator(A), num_loops=loops)
+        value, error = member(LearnedKrylovConfig(channels=16)).logdet(as_operator(A), num_loops=loops)
         assert abs(value - true) <= 4 * error
     assert error <= 0.05 * abs(true)
 
@@ -170,7 +170,7 @@ def test_permuting_rows_permutes_the_answer():
     solved = model.solve(as_operator(A), b)
     assert torch.allclose(model.solve(as_operator(A[order][:, order]), b[order]), solved[order])
     # with as many columns as right-hand sides nothing is random, and it holds before the space is complete
-    plain = member(GalerkinConfig(channels=1))
+    plain = member(LearnedKrylovConfig(channels=1))
     solved = plain.solve(as_operator(A), b, num_loops=5)
     assert torch.allclose(plain.solve(as_operator(A[order][:, order]), b[order], num_loops=5), solved[order])
 

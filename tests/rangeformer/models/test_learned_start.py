@@ -3,15 +3,16 @@
 import torch
 from helpers import conditioned, convergence_warnings_ignored, kernel, normal, relative_residuals, seeded
 
-from rangeformer.models.learned_krylov import GalerkinConfig, GalerkinRangeFormer, jacobi_scale
+from rangeformer.krylov.projections import jacobi_scale
+from rangeformer.models.learned_krylov import LearnedKrylovConfig, LearnedKrylovModel
 from rangeformer.models.tokens import NUM_FEATURES, Tokens, read_tokens
 from rangeformer.operators import as_operator
 
-CONFIG = GalerkinConfig(channels=8, num_loops=4)
+CONFIG = LearnedKrylovConfig(channels=8, num_loops=4)
 
 
-def trained_at_random(seed: int = 0) -> GalerkinRangeFormer:
-    model = GalerkinRangeFormer(CONFIG, generator=seeded(seed))
+def trained_at_random(seed: int = 0) -> LearnedKrylovModel:
+    model = LearnedKrylovModel(CONFIG, generator=seeded(seed))
     with torch.no_grad():
         model.directions.weight.normal_(generator=seeded(seed + 1))
     return model.requires_grad_(False).eval()
@@ -27,7 +28,7 @@ def tokens(A: torch.Tensor, rhs: torch.Tensor, **options) -> Tokens:
 def test_untrained_reads_nothing_and_does_not_depend_on_its_weights():
     A, b = kernel(60), normal(60, 1)
     operator = as_operator(A)
-    first, other = GalerkinRangeFormer.untrained(CONFIG), GalerkinRangeFormer(CONFIG, generator=seeded(9)).eval()
+    first, other = LearnedKrylovModel.untrained(CONFIG), LearnedKrylovModel(CONFIG, generator=seeded(9)).eval()
     answer = first.solve(operator, b)
     assert operator.reads.entries == 60
     with torch.no_grad():
@@ -37,7 +38,7 @@ def test_untrained_reads_nothing_and_does_not_depend_on_its_weights():
 
 
 def test_gradients_reach_every_weight_that_can_matter():
-    model = GalerkinRangeFormer(CONFIG, generator=seeded())
+    model = LearnedKrylovModel(CONFIG, generator=seeded())
     with torch.no_grad():
         model.directions.weight.normal_(generator=seeded(1))
     b = normal(60, 1)
@@ -59,7 +60,7 @@ def test_a_complete_space_is_exact_and_reads_no_columns_whatever_was_learned():
 
 def test_a_bad_proposal_is_still_no_worse_than_the_krylov_space_of_the_rhs():
     A, b = kernel(100, lengthscale=0.1), normal(100, 1)
-    alone = GalerkinRangeFormer.untrained(GalerkinConfig(channels=1))
+    alone = LearnedKrylovModel.untrained(LearnedKrylovConfig(channels=1))
     for loops in (1, 2, 4, 8):
         bad = trained_at_random().solve(as_operator(A), b, num_loops=loops)
         floor = alone.solve(as_operator(A), b, num_loops=loops)
@@ -75,7 +76,7 @@ def test_columns_are_counted_and_products_alone_fall_back_to_the_classical_start
     products = as_operator((lambda v: A @ v, (100, 100)))
     with convergence_warnings_ignored():
         answer = model.solve(products, b, num_loops=2)
-    assert torch.equal(answer, GalerkinRangeFormer.untrained(CONFIG).solve(products, b, num_loops=2))
+    assert torch.equal(answer, LearnedKrylovModel.untrained(CONFIG).solve(products, b, num_loops=2))
 
 
 def test_batch_is_the_loop_over_it():

@@ -203,11 +203,13 @@ def test_gradients_reach_every_part():
         for index, weight in enumerate(model.parameters()):
             weight.add_(0.02 * normal(*weight.shape, seed=index).to(weight))
     A, b = as_operator(conditioned(12, 30.0)), normal(12, 1)
-    seen = model.look(A)
+    seen = model.summary(A)
     total = model.solve(A, b, num_loops=4).square().sum() + model.read_spectrum(seen).square().sum()
     total = total + model.read_logdet(seen) + sum(model.read_log_errors(seen))
     total.backward()
     for name, weight in model.named_parameters():
         assert weight.grad is not None, name
         assert weight.grad.isfinite().all(), name
-        assert (weight.grad != 0).any(), name
+        # a constant added to what goes into a softmax changes nothing: that gradient is zero but for rounding
+        if name != "spectrum_out.5.bias":
+            assert (weight.grad != 0).any(), name

@@ -13,9 +13,9 @@ from helpers import (
 )
 
 import rangeformer as rf
-from rangeformer.models.learned_krylov import GalerkinConfig, GalerkinRangeFormer
+from rangeformer.models.learned_krylov import LearnedKrylovConfig, LearnedKrylovModel
 
-NARROW = GalerkinRangeFormer.untrained(GalerkinConfig(channels=8))
+NARROW = LearnedKrylovModel.untrained(LearnedKrylovConfig(channels=8))
 DIRECT = "learned-krylov"
 
 

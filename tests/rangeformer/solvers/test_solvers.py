@@ -147,3 +147,11 @@ def test_old_names_still_work_and_say_what_they_are_called_now(arguments, old, n
 def test_stopping_checks_itself(field, value, message):
     with pytest.raises(ValueError, match=message):
         rf.Stopping(**{field: value})
+
+
+def test_the_old_name_of_the_learned_krylov_model_says_the_new_one():
+    with pytest.warns(DeprecationWarning, match="GalerkinRangeFormer.*LearnedKrylovModel"):
+        old = rf.GalerkinRangeFormer
+    assert old is rf.LearnedKrylovModel
+    with pytest.raises(AttributeError, match="no attribute 'Unheard'"):
+        _ = rf.Unheard
