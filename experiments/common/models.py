@@ -5,7 +5,7 @@ from pathlib import Path
 from experiments.common.reporting import say
 from rangeformer.baselines import PaperConfig, PaperRangeFormer
 from rangeformer.models.checkpoint import SHIPPED, load
-from rangeformer.models.learned_krylov import GalerkinConfig, GalerkinRangeFormer
+from rangeformer.models.learned_krylov import LearnedKrylovConfig, LearnedKrylovModel
 from rangeformer.models.looped_model import LoopedModel
 from rangeformer.models.pure import PureConfig, PureRangeFormer
 
@@ -25,12 +25,12 @@ def members(pure: str, galerkin: str, *, tiny: bool = False) -> dict[str, Looped
     """
     if tiny:
         small = PureRangeFormer.untrained(PureConfig(num_loops=2, num_probes=8, hidden=8))
-        block = GalerkinRangeFormer.untrained(GalerkinConfig(channels=4, num_loops=2))
+        block = LearnedKrylovModel.untrained(LearnedKrylovConfig(channels=4, num_loops=2))
         return {PURE_UNTRAINED: small, PURE: small, GALERKIN_UNTRAINED: block, GALERKIN: block}
     found: dict[str, LoopedModel] = {}
     for untrained_label, label, untrained, path in (
         (PURE_UNTRAINED, PURE, PureRangeFormer.untrained, pure),
-        (GALERKIN_UNTRAINED, GALERKIN, GalerkinRangeFormer.untrained, galerkin),
+        (GALERKIN_UNTRAINED, GALERKIN, LearnedKrylovModel.untrained, galerkin),
     ):
         if SHIPPED.get(path, Path(path)).is_file():
             trained = load(path)

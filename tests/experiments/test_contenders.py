@@ -18,7 +18,7 @@ from experiments.common.contenders import (
 from experiments.common.measures import relative_error
 from experiments.common.models import members, paper_models
 from rangeformer.baselines import ScaledPaperRangeFormer
-from rangeformer.models.learned_krylov import GalerkinConfig, GalerkinRangeFormer
+from rangeformer.models.learned_krylov import LearnedKrylovConfig, LearnedKrylovModel
 from tests.helpers import conditioned, seeded, with_spectrum
 
 PLENTY = Price(100, 100)
@@ -56,7 +56,7 @@ def test_singular_and_indefinite_matrices_have_eigenvalues_only(eigenvalue):
 def test_every_exact_column_is_exact(operation):
     """The oracle, classical methods that may do n steps, and ours once the space is complete."""
     case = problem("any", conditioned(20, 10.0), seeded())
-    ours = Ours("ours", GalerkinRangeFormer.untrained(GalerkinConfig(channels=8, num_loops=4)))
+    ours = Ours("ours", LearnedKrylovModel.untrained(LearnedKrylovConfig(channels=8, num_loops=4)))
     columns = [Direct(), Krylov("", "passes"), Krylov("", "matvecs"), ours]
     if operation in ("solve", "inverse"):
         columns.append(Krylov("", "passes", preconditioned=True))
@@ -80,7 +80,7 @@ def test_classical_columns_pay_no_more_than_the_price(currency, operation):
 
 def test_ours_counts_its_reads_and_reports_what_it_misses():
     case = problem("any", conditioned(60, 1e6), seeded())
-    answer = Ours("ours", GalerkinRangeFormer.untrained(GalerkinConfig(channels=4, num_loops=2))).answer(
+    answer = Ours("ours", LearnedKrylovModel.untrained(LearnedKrylovConfig(channels=4, num_loops=2))).answer(
         case, "solve", Price()
     )
     assert answer.reported
