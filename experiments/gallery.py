@@ -1,7 +1,7 @@
 """Every law of `rangeformer.distributions` in one picture and one page: what it is, what it looks like, how it decays.
 
-`python -m experiments.gallery` draws docs/structured-laws.png and writes the tables of docs/structured-laws.md anew from
-the laws' docstrings.
+`python -m experiments.gallery` draws docs/structured-laws.png and writes the tables of docs/structured-laws.md anew
+from the laws' docstrings.
 """
 
 import math

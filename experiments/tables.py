@@ -105,7 +105,10 @@ def _of_a_table(result: dict) -> tuple[list[str], list[list[str]], str]:
     config, data = result["config"], result["dataset"]
     if "runs" in result:
         header, rows = preconditioners.comparison(result)
-        caption = f"{data['n']:,} rows, {data['num_features']} features; float64, to {config['rtol']:g}, seed {config['seed']}"
+        caption = (
+            f"{data['n']:,} rows, {data['num_features']} features; float64, to {config['rtol']:g}, seed "
+            f"{config['seed']}"
+        )
     else:
         is_step = config["step_only"]
         header, rows = (gp_step if is_step else gp_regression).comparison(result)

@@ -251,6 +251,7 @@ def drop_column(solution: Solution) -> Solution:
 def unresolved(what: str, missed: int, total: int, num_loops: int, rtol: float) -> str:
     """A sentence on how many values have not converged."""
     return (
-        f"Not converged: {missed} of {total} {what} have an estimated error above rtol={rtol:.1e} of the largest magnitude after "
+        f"Not converged: {missed} of {total} {what} have an estimated error above rtol={rtol:.1e} of the largest "
+        "magnitude after "
         f"{num_loops} loops. Allow more loops: the answer is exact once loops x 64 reach the size of A."
     )

@@ -105,7 +105,8 @@ def rows_allowed(operator: MatrixOperator, rank: int, max_rows: int | None) -> i
         return allowed
     if max_rows > max(1, operator.num_rows // 2):
         raise ValueError(
-            f"`max_rows` must be at most half of what may be read, {operator.num_rows} rows or columns. Got {max_rows}; "
+            f"`max_rows` must be at most half of what may be read, {operator.num_rows} rows or columns. Got "
+            f"{max_rows}; "
             "to read all of A take a power iteration."
         )
     return max_rows
@@ -122,8 +123,8 @@ def draw_sketch(
 ) -> torch.Tensor:
     """Omega, `(n, num_columns)`; out of core, what the sketch wants to see is fetched in one look.
 
-    A thin product of as many vectors as Omega has makes the call as dear as a half power iteration. Its span alone *is* one;
-    what the sketch makes of it is hardly ever worse, while what it makes of half as many vectors sometimes is.
+    A thin product of as many vectors as Omega has makes the call as dear as a half power iteration. Its span alone *is*
+    one; what the sketch makes of it is hardly ever worse, while what it makes of half as many vectors sometimes is.
 
     Args:
         operator: A.

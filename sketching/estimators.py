@@ -1,6 +1,7 @@
 """scikit-learn estimators: drop-ins for `TruncatedSVD` and `PCA` that need no `n_iter`, and know their error.
 
-scikit-learn is an extra (`pip install rangeformer[sketching]`), so these are imported from here and not from `sketching`.
+scikit-learn is an extra (`pip install rangeformer[sketching]`), so these are imported from here and not from
+`sketching`.
 """
 
 from typing import Any
@@ -200,7 +201,8 @@ class RangeFormerPCA(_Projection):
     """Principal components, for `sklearn.decomposition.PCA`; sparse X is centred implicitly and stays sparse.
 
     Args:
-        n_components: Components wanted. Default: min(n_samples, n_features); a share of the variance is not taken, use `tol`.
+        n_components: Components wanted. Default: min(n_samples, n_features); a share of the variance is not taken, use
+            `tol`.
         whiten: Whether projections are scaled to variance one.
         n_oversamples: Extra sketch columns.
         n_iter: Power iterations, or "auto": as many as the estimated error says pay.

@@ -1,4 +1,7 @@
-"""Pretraining of the lift: `python -m sketching.pretrain --help`, the program of `rangeformer.pretrain` with the task "sketch"."""
+"""Pretraining of the lift: `python -m sketching.pretrain --help`.
+
+The program of `rangeformer.pretrain` with the task "sketch".
+"""
 
 import sys
 from collections.abc import Sequence

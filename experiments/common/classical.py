@@ -1,7 +1,7 @@
 """The classical iterations that learned answers are held against, written plainly: CG per column, Lanczos, quadrature.
 
-None of them has a stopping rule: a caller gives a number of steps, which is the price. Lanczos re-orthogonalises against its
-whole basis, twice, so that its Ritz values are those of exact arithmetic.
+None of them has a stopping rule: a caller gives a number of steps, which is the price. Lanczos re-orthogonalises
+against its whole basis, twice, so that its Ritz values are those of exact arithmetic.
 """
 
 from collections.abc import Callable
@@ -32,8 +32,8 @@ def conjugate_gradients(
 ) -> CGRun:
     """Hestenes & Stiefel's recurrence for every column of `rhs` (n, k): each step is one pass and k products.
 
-    A column that has become exact, or meets a direction without positive curvature, stays as it is; all stop early once every
-    residual is below `until`.
+    A column that has become exact, or meets a direction without positive curvature, stays as it is; all stop early once
+    every residual is below `until`.
     """
     precondition = (lambda v: v) if apply_preconditioner is None else apply_preconditioner
     x, residual = torch.zeros_like(rhs), rhs.clone()
@@ -68,7 +68,9 @@ def jacobi(diagonal: Tensor) -> Product:
 
 
 def steps_to(run: CGRun, rtol: float) -> Tensor:
-    """Steps until each column's residual reaches `rtol`, (k,), interpolated in its logarithm: a ruler finer than whole steps.
+    """Steps until each column's residual reaches `rtol`, (k,), interpolated in its logarithm.
+
+    A ruler finer than whole steps.
 
     Columns that never get there count all steps.
     """
@@ -135,8 +137,8 @@ def lanczos_eigenvalues(
 ) -> Tensor:
     """All n eigenvalues, ascending: Ritz values after n steps, else quantiles of the spectral density.
 
-    With fewer steps than rows there are too few Ritz values for all eigenvalues; then the j-th is read off the distribution
-    function of `num_probes` averaged quadratures at (j - 1/2) / n (Lin, Saad & Yang, SIAM Review 2016).
+    With fewer steps than rows there are too few Ritz values for all eigenvalues; then the j-th is read off the
+    distribution function of `num_probes` averaged quadratures at (j - 1/2) / n (Lin, Saad & Yang, SIAM Review 2016).
     """
     if num_steps >= n:
         _, T = lanczos(matmul, _gaussian(n, generator), n, generator=generator)

@@ -1,7 +1,9 @@
-"""The columns of the comparison: each answers an operation on a matrix, says what it read, and whether it reports a failure.
+"""The columns of the comparison.
 
-A classical column gets the reads of ours (`Price`) in one of two currencies: *passes*, in which A may be multiplied by as many vectors
-at once as the operation has use for, or *matvecs*, in which every vector counts.
+Each answers an operation on a matrix, says what it read, and whether it reports a failure.
+
+A classical column gets the reads of ours (`Price`) in one of two currencies: *passes*, in which A may be multiplied by
+as many vectors at once as the operation has use for, or *matvecs*, in which every vector counts.
 """
 
 import math
@@ -57,7 +59,10 @@ class Price:
 
 @dataclass(frozen=True)
 class Answer:
-    """What a column says; `value` is None where it cannot run, and may hold NaN where it says that there is no answer."""
+    """What a column says; `value` is None where it cannot run.
+
+    May hold NaN where it says that there is no answer.
+    """
 
     value: Tensor | None
     reported: bool = False

@@ -41,7 +41,10 @@ CLOCKS = {"process_time": "CPU time of one thread", "perf_counter": "wall time"}
 
 
 def steady_clock(device: torch.device) -> Callable[[], float]:
-    """The clock that other work on the machine disturbs least: CPU time where one thread does everything, else wall time."""
+    """The clock that other work on the machine disturbs least.
+
+    CPU time where one thread does everything, else wall time.
+    """
     return time.process_time if device.type == "cpu" and torch.get_num_threads() == 1 else time.perf_counter
 
 

@@ -1,4 +1,7 @@
-"""How errors are measured and summarised: the paper's relative error, quartiles, geometric means, shares of a headroom."""
+"""How errors are measured and summarised.
+
+The paper's relative error, quartiles, geometric means, shares of a headroom.
+"""
 
 import math
 from collections.abc import Sequence
@@ -14,8 +17,8 @@ NUM_RESAMPLES = 2000
 def relative_error(value: Tensor, truth: Tensor) -> float:
     """||value - truth|| / ||truth||: absolute values for numbers, the 1-norm for vectors, entrywise for blocks of them.
 
-    Infinite where the value is not finite, so that an answer that does not exist is the worst of all; the plain norm of the
-    value where the truth is zero.
+    Infinite where the value is not finite, so that an answer that does not exist is the worst of all; the plain norm of
+    the value where the truth is zero.
     """
     if not bool(torch.isfinite(value).all()):
         return math.inf
@@ -39,8 +42,8 @@ def captured(start: Sequence[float], ours: Sequence[float], oracle: Sequence[flo
     """The share of the headroom between `start` and the oracle that `ours` has taken, with a 95 % interval.
 
     sum (start - ours) / sum (start - oracle) over paired measurements (draws, matrices), smaller being better; sums
-    and not a mean of ratios, because a case without headroom has no ratio. Interval by the percentile bootstrap over pairs.
-    A negative share is a loss. None where there is no headroom: the oracle is not better than the start.
+    and not a mean of ratios, because a case without headroom has no ratio. Interval by the percentile bootstrap over
+    pairs. A negative share is a loss. None where there is no headroom: the oracle is not better than the start.
 
     Args:
         start: What one has without the learned part (untrained, or the rival), one number per pair.

@@ -19,7 +19,8 @@ def members(pure: str, galerkin: str, *, tiny: bool = False) -> dict[str, Looped
     """Both members, untrained and trained, the Galerkin member last.
 
     Args:
-        pure: The trained pure member, a shipped name or a `.safetensors` file; one that is not there is left out, and said so.
+        pure: The trained pure member, a shipped name or a `.safetensors` file; one that is not there is left out, and
+            said so.
         galerkin: The trained Galerkin member, likewise.
         tiny: Tiny untrained models in all four places, for a smoke test.
     """
@@ -42,7 +43,10 @@ def members(pure: str, galerkin: str, *, tiny: bool = False) -> dict[str, Looped
 
 
 def paper_models(weights: Path = WEIGHTS, *, tiny: bool = False) -> dict[str, PaperRangeFormer]:
-    """The paper's model for each operation that has a file `paper-<operation>.safetensors`; tiny untrained ones for a smoke test."""
+    """The paper's model for each operation that has a file `paper-<operation>.safetensors`.
+
+    Tiny untrained ones for a smoke test.
+    """
     if tiny:
         sizes = {"n_max": 20, "channels": 16, "num_heads": 2, "num_loops": 2}
         return {name: PaperRangeFormer(PaperConfig(operation=name, **sizes)).eval() for name in PAPER_OPERATIONS}

@@ -70,7 +70,10 @@ def duration(value: float) -> str:
 
 
 def write_json(path: Path, result: dict, *, compact: bool = False) -> None:
-    """Write a result; NaN is not JSON and would not be a result. `compact` puts innermost lists and objects on a line each."""
+    """Write a result.
+
+    NaN is not JSON and would not be a result. `compact` puts innermost lists and objects on a line each.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps(result, indent=2, allow_nan=False)
     if compact:

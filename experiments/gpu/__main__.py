@@ -3,8 +3,9 @@
     python -m experiments.gpu --minutes 25 --output experiments/results
     python -m experiments.gpu --device cpu --smoke
 
-A part writes its JSON file into a folder named after the device as soon as it is done; a part whose file is there and complete is not
-run again, so that a run that was stopped goes on where it was. A part that fails, or finds no memory, says so and the next one begins.
+A part writes its JSON file into a folder named after the device as soon as it is done; a part whose file is there and
+complete is not run again, so that a run that was stopped goes on where it was. A part that fails, or finds no memory,
+says so and the next one begins.
 """
 
 import json
@@ -28,7 +29,10 @@ STEP_SIZES = (20_000, 50_000, 100_000)
 
 @dataclass(frozen=True)
 class Config:
-    """The GPU part of every experiment: ceilings, kernel products, training steps, sketches, solvers, members, pretraining."""
+    """The GPU part of every experiment.
+
+    Ceilings, kernel products, training steps, sketches, solvers, members, pretraining.
+    """
 
     minutes: float = option(25.0, "time budget; a part is begun only within it")
     device: str = option("cuda" if torch.cuda.is_available() else "cpu", "where to compute")
@@ -164,7 +168,8 @@ def _measured(name: str, request: Request) -> dict:
         result |= {"complete": False, "failed": str(error).splitlines()[0]}
     elapsed = time.monotonic() - start
     say(
-        f"{name}: {result.get('failed', 'done' if result['complete'] else 'as far as time allowed')}, {seconds(elapsed)}"
+        f"{name}: {result.get('failed', 'done' if result['complete'] else 'as far as time allowed')}, "
+        f"{seconds(elapsed)}"
     )
     return result | {"smoke": request.smoke, "seconds": elapsed}
 

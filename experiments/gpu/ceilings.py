@@ -1,4 +1,7 @@
-"""The two numbers first: how many bytes a second the device copies, and how many operations a second its matrix products do."""
+"""The two numbers first: how many bytes a second the device copies.
+
+How many operations a second its matrix products do.
+"""
 
 import torch
 from torch import Tensor

@@ -1,4 +1,7 @@
-"""Times of a device: CUDA events around the work on a GPU, the steadiest clock of a CPU otherwise; warm-up, median and spread."""
+"""Times of a device: CUDA events around the work on a GPU, the steadiest clock of a CPU otherwise.
+
+Warm-up, median and spread.
+"""
 
 import statistics
 from collections.abc import Callable
@@ -27,8 +30,8 @@ class Timing:
 def timed(work: Callable[[], Any], device: torch.device, *, num_runs: int = 5, num_warm_up: int = 1) -> Timing:
     """Run `work` a few times unmeasured, then measured.
 
-    On a GPU the times are those between two events on the current stream, so that they hold what the device does and the gaps in
-    which it waits for the host, but not the last synchronisation.
+    On a GPU the times are those between two events on the current stream, so that they hold what the device does and
+    the gaps in which it waits for the host, but not the last synchronisation.
     """
     for _ in range(num_warm_up):
         work()

@@ -1,4 +1,7 @@
-"""The device under a measurement: its name, its driver, its memory, and products in full float32 while it is measured."""
+"""The device under a measurement.
+
+Its name, its driver, its memory, and products in full float32 while it is measured.
+"""
 
 import os
 import re

@@ -1,4 +1,7 @@
-"""The looped members out of distribution, on the device and in its single precision: errors against the exact float64 answers."""
+"""The looped members out of distribution, on the device and in its single precision.
+
+Errors against the exact float64 answers.
+"""
 
 from dataclasses import replace
 

@@ -35,7 +35,10 @@ def measure(request: Request) -> dict:
 
 
 def decaying(n: int, rank: int, seed: int, device: torch.device) -> tuple[Tensor, float]:
-    """An n x n matrix with singular values 1 / j in Haar-like bases, float32, and the error of its best approximation."""
+    """An n x n matrix with singular values 1 / j in Haar-like bases, float32.
+
+    The error of its best approximation.
+    """
     generator = torch.Generator().manual_seed(seed)
     width = min(n, 10 * rank)
     values = 1 / torch.arange(1, width + 1, dtype=torch.float32)

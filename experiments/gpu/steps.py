@@ -1,7 +1,10 @@
-"""One training step of an exact GP, float32: Cholesky where it fits, GPyTorch's CG default and tuned, ours with its set-up apart.
+"""One training step of an exact GP, float32.
 
-A step is the loss (y^T A^-1 y + log det A + n log 2 pi) / 2n and its gradient in length-scales, scale and noise. GPyTorch and ours multiply by
-the same operator; the matrix is stored where it fits and recomputed by blocks of rows where it does not.
+Cholesky where it fits, GPyTorch's CG default and tuned, ours with its set-up apart.
+
+A step is the loss (y^T A^-1 y + log det A + n log 2 pi) / 2n and its gradient in length-scales, scale and noise.
+GPyTorch and ours multiply by the same operator; the matrix is stored where it fits and recomputed by blocks of rows
+where it does not.
 """
 
 import math
@@ -82,7 +85,10 @@ def measure(request: Request, n: int) -> dict:
 
 
 def problem_of(request: Request, n: int, dtype: torch.dtype = torch.float32) -> Problem:
-    """N rows of the shipped table, of a synthetic one where it is missing or too short; K stored where half of the memory holds it."""
+    """N rows of the shipped table, of a synthetic one where it is missing or too short.
+
+    K stored where half of the memory holds it.
+    """
     name = datasets.default_name()
     table = datasets.load(name)
     if len(table.target) < 1.1 * n:
@@ -170,7 +176,10 @@ def _setup(problem: Problem, seed: int) -> dict[str, Timing]:
 
 
 def _by_hand(problem: Problem) -> tuple[Step, tuple[Tensor, Tensor]]:
-    """Loss and gradient from one factor and one inverse, K itself recomputed by blocks; and the gradient's two parts."""
+    """Loss and gradient from one factor and one inverse, K itself recomputed by blocks.
+
+    And the gradient's two parts.
+    """
     parameters = problem.parameters.clone().requires_grad_()
     kernel, noise = problem.kernel(parameters)
     n, y = len(problem.target), problem.target.unsqueeze(-1)

@@ -13,7 +13,8 @@ def caption(result: dict, view: str = "") -> str:
     name = _name(result)
     title = {
         "ceilings": "Ceilings of the device: copies (read and written bytes) and square matrix products",
-        "products": "Kernel product K V in float32, K stored and recomputed by blocks of rows; shares of the two ceilings",
+        "products": "Kernel product K V in float32, K stored and recomputed by blocks of rows; shares of the two "
+        "ceilings",
         "sketches": "Low-rank approximation",
         "throughput": "Pretraining: draw, forward and backward pass at the shipped settings",
         "members": "Looped members in float32 on ten families against exact float64 answers",

@@ -4,8 +4,9 @@
     python experiments/krylov/comparison.py --data-dir TABLES --matrix-dir MATRICES
     python experiments/krylov/comparison.py --device cuda --dtype float32 --sizes 4000,16000,40000
 
-Solves with one and with 16 right-hand sides, log-determinants and leading eigenpairs; on kernel matrices of tables, on prescribed spectra
-and on a folder's matrices. Every point is a run of its own, set-up included, its error recomputed in float64.
+Solves with one and with 16 right-hand sides, log-determinants and leading eigenpairs; on kernel matrices of tables, on
+prescribed spectra and on a folder's matrices. Every point is a run of its own, set-up included, its error recomputed in
+float64.
 """
 
 import json
@@ -45,7 +46,8 @@ class Config:
 
     sizes: str = option(
         "2000,4000,8000",
-        "rows of the default table's kernel matrix (diamonds, where plotnine is installed), comma-separated; other tables: the smallest",
+        "rows of the default table's kernel matrix (diamonds, where plotnine is installed), comma-separated; other "
+        "tables: the smallest",
     )
     spectrum_size: int = option(2000, "rows of the matrices with a prescribed spectrum")
     data_dir: Path | None = option(None, "a folder of npz files with arrays X and y: more tables")

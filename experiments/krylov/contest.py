@@ -1,4 +1,7 @@
-"""How a rival takes part: a ladder of settings, each a run of its own, timed, its reads counted and its error recomputed."""
+"""How a rival takes part: a ladder of settings, each a run of its own, timed.
+
+Its reads counted and its error recomputed.
+"""
 
 import math
 import warnings

@@ -1,4 +1,7 @@
-"""Everybody who estimates log det A from products: stochastic Lanczos quadrature, Hutch++ and XTrace on log A, ours; Cholesky."""
+"""Everybody who estimates log det A from products.
+
+Stochastic Lanczos quadrature, Hutch++ and XTrace on log A, ours; Cholesky.
+"""
 
 from collections.abc import Callable
 from contextlib import ExitStack

@@ -145,7 +145,10 @@ def folder_cases(folder: Path, dtype: torch.dtype, device: torch.device, seed: i
 
 
 def specifications(sizes: Sequence[int], data_dir: Path | None, num_spectrum_rows: int) -> list[tuple[str, str, int]]:
-    """(kind, name, n) of what is made rather than read: the default table at every size, others at the smallest, then spectra."""
+    """(kind, name, n) of what is made rather than read.
+
+    The default table at every size, others at the smallest, then spectra.
+    """
     shipped = ("diamonds", datasets.SYNTHETIC)
     tables = [path.stem for path in sorted(HYPERPARAMETERS.glob("*.json")) if path.stem not in shipped]
     found = [(KERNEL, datasets.default_name(), n) for n in sizes]

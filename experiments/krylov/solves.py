@@ -1,4 +1,7 @@
-"""Everybody who solves A x = rhs, at a ladder of relative residuals; ours by preconditioner, directly, and as a warm start."""
+"""Everybody who solves A x = rhs, at a ladder of relative residuals.
+
+Ours by preconditioner, directly, and as a warm start.
+"""
 
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -94,7 +97,10 @@ def _cg(rhs: Columns, *, preconditioned: bool = False) -> Callable[[Run, float],
 
 
 def _gpytorch_cg(rhs: Columns, rank: int) -> Callable[[Run, float], Tensor]:
-    """Its CG and its pivoted Cholesky preconditioner; it stops on the mean residual, so a tenth of the tolerance is asked for."""
+    """Its CG and its pivoted Cholesky preconditioner.
+
+    It stops on the mean residual, so a tenth of the tolerance is asked for.
+    """
 
     def answer(run: Run, rtol: float) -> Tensor:
         case, columns = run.case, rhs(run)
@@ -126,7 +132,10 @@ def _gpytorch_cg(rhs: Columns, rank: int) -> Callable[[Run, float], Tensor]:
 
 
 def _minres(rhs: Columns) -> Callable[[Run, float], Tensor]:
-    """Its own stopping rule divides by ||A|| ||x||, which is looser than the relative residual: it is asked again until that is met."""
+    """Its own stopping rule divides by ||A|| ||x||, which is looser than the relative residual.
+
+    It is asked again until that is met.
+    """
 
     def answer(run: Run, rtol: float) -> Tensor:
         A, target = scipy_operator(run.operator), rhs(run).cpu().numpy()[:, 0]

@@ -1,4 +1,7 @@
-"""Tables of the comparison: who reached what at which price, the best of ours over the best of the others, and where ours loses."""
+"""Tables of the comparison: who reached what at which price.
+
+The best of ours over the best of the others, and where ours loses.
+"""
 
 from collections.abc import Callable, Sequence
 
@@ -26,8 +29,10 @@ def caption(result: dict, view: str = "") -> str:
         "losses": "Where the best of ours takes longer than the best other iteration, or than Cholesky",
         "solve-1": f"One right-hand side: {reached}",
         "solve-16": f"16 right-hand sides: {reached}",
-        "eigenpairs": f"10 leading eigenpairs: matvecs and, in brackets, seconds to {TARGET:g} of the largest eigenvalue",
-        "logdet": "Log-determinant: error in nats a row, root mean square over seeds, and, in brackets, matvecs and seconds",
+        "eigenpairs": f"10 leading eigenpairs: matvecs and, in brackets, seconds to {TARGET:g} of the largest "
+        "eigenvalue",
+        "logdet": "Log-determinant: error in nats a row, root mean square over seeds, and, in brackets, matvecs and "
+        "seconds",
         "ratios": f"Seconds to {TARGET:g} (log-determinant: {LOGDET_TARGET:g} nats a row), set-up included",
     }
     config = result["config"]

@@ -1,9 +1,11 @@
 """Charton's "Linear algebra with transformers": what it learns, and where it breaks.
 
-    python experiments/lawt/comparison.py --table ceilings | encodings | tasks | ood | noise | loops | beginnings | failure --scale smoke | cpu | gpu
+    python experiments/lawt/comparison.py --table ceilings | encodings | tasks | ood | noise | loops | beginnings |
+    failure --scale smoke | cpu | gpu
 
 Models that a table needs are trained by the training program and kept in `--weights`, where later tables, and the next
-call after an interruption, find them; `ceilings` needs none. Scale cpu takes small models and matrices, gpu the paper's settings.
+call after an interruption, find them; `ceilings` needs none. Scale cpu takes small models and matrices, gpu the paper's
+settings.
 """
 
 from dataclasses import asdict, dataclass

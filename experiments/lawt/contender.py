@@ -53,7 +53,8 @@ def lawt_columns(weights: Path) -> list[Lawt]:
         low, high = source["rows"]
         if low != high or source["tasks"] != ["eigenvalues"]:
             raise ValueError(
-                f"`--weights` must hold LAWT models of the eigenvalues of one size. Got {file.name}, of {source['tasks']} "
+                f"`--weights` must hold LAWT models of the eigenvalues of one size. Got {file.name}, of "
+                f"{source['tasks']} "
                 f"with {low} to {high} rows."
             )
         model = load(file)

@@ -44,7 +44,10 @@ def encodings(trained: Sequence[Trained], budget: Budget) -> dict[str, Any]:
 
 
 def tasks(trained: Sequence[Trained], budget: Budget) -> dict[str, Any]:
-    """Every trained task: shares right, beside what rounding alone leaves, and the checks that the paper's error hides."""
+    """Every trained task: shares right, beside what rounding alone leaves.
+
+    The checks that the paper's error hides.
+    """
     views = {"trained": _accuracies(trained, budget, "Tasks, as the configurations train them")}
     found = [(task.replace("_", " "), s) for one in trained for task, s in _by_task(one, budget.num_test).items()]
     if hidden := [(label, scores) for label, scores in found if scores.checks]:

@@ -42,7 +42,10 @@ def encoding_views(budget: Budget) -> dict[str, Any]:
         sizes.append({"label": name, "vocabulary": vocabulary.size, "tokens": vocabulary.input.width, **lengths})
     titles = {"vocabulary": "vocabulary", "tokens": "tokens a number", "matrix": f"{n} x {n} matrix"}
     titles |= {"eigenvalues": "its eigenvalues", "svd": "its SVD"}
-    caption = f"Exact answers of {n} x {n} problems, rounded: share right; {budget.num_ceiling:,} examples, all right if not named"
+    caption = (
+        f"Exact answers of {n} x {n} problems, rounded: share right; {budget.num_ceiling:,} examples, all right if "
+        "not named"
+    )
     return {
         "sizes": view(
             "Vocabularies with the common symbols, and lengths of sequences with both boundaries", titles, sizes
@@ -52,7 +55,10 @@ def encoding_views(budget: Budget) -> dict[str, Any]:
 
 
 def _ceilings(n: int, count: int) -> list[Row]:
-    """One line for each task whose exact answers, rounded, are not all right; encodings with equal shares on one line."""
+    """One line for each task whose exact answers, rounded, are not all right.
+
+    Encodings with equal shares on one line.
+    """
     rows = []
     for task in TASKS:
         by_shares: dict[tuple[float, ...], list[str]] = {}
@@ -102,7 +108,10 @@ def view(caption: str, titles: dict[str, str], rows: list[Row]) -> dict[str, Any
 
 
 def by_condition(scores: Scores) -> Row:
-    """Shares right, and what conditioning tells about it: medians, and how often the best threshold says right or wrong."""
+    """Shares right, and what conditioning tells about it.
+
+    Medians, and how often the best threshold says right or wrong.
+    """
     right, condition = scores.error < 0.05, scores.checks["condition"]
     ordered = right[condition.argsort()].double()
     # a threshold after the k best conditioned is right about those of them that passed and the others that failed

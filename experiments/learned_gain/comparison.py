@@ -1,12 +1,15 @@
-"""What each learned part is worth: trained against untrained, the best classical rival and the oracle, on matrices held out.
+"""What each learned part is worth.
+
+Trained against untrained, the best classical rival and the oracle, on matrices held out.
 
     python experiments/learned_gain/comparison.py --part neighbors --data-dir DIR
     python experiments/learned_gain/comparison.py --part range --data-dir DIR
     python experiments/learned_gain/comparison.py --part solve --matrix-dir DIR
     python experiments/learned_gain/comparison.py --part logdet --matrix-dir DIR
 
-Every part reports the share of the headroom between the start (untrained) and the oracle that training has captured, with a bootstrap
-interval over draws or matrices. Without folders the table of diamonds and matrices drawn from laws take their places.
+Every part reports the share of the headroom between the start (untrained) and the oracle that training has captured,
+with a bootstrap interval over draws or matrices. Without folders the table of diamonds and matrices drawn from laws
+take their places.
 """
 
 from dataclasses import asdict, dataclass, replace

@@ -1,10 +1,13 @@
-"""What the loops of the direct heads are worth: solves and log-determinants of whole real matrices at 2, 4, 8 and 16 loops.
+"""What the loops of the direct heads are worth.
 
-Untrained, the Galerkin member is block Lanczos from the right-hand side and Gaussian directions, so it is its own classical twin; CG with
-the diagonal, at equal passes and at equal products, is the rival of a solve, stochastic Lanczos quadrature at equal passes (and so at
-equal products: all probes share a pass) that of a log-determinant. The oracle is a dense factorisation. Headroom is counted in decimal digits of
-the residual, and in nats a row of the log-determinant's error. The control is a group of matrices with Haar bases, where there is no structure
-to have learned beyond the spectrum.
+Solves and log-determinants of whole real matrices at 2, 4, 8 and 16 loops.
+
+Untrained, the Galerkin member is block Lanczos from the right-hand side and Gaussian directions, so it is its own
+classical twin; CG with the diagonal, at equal passes and at equal products, is the rival of a solve, stochastic Lanczos
+quadrature at equal passes (and so at equal products: all probes share a pass) that of a log-determinant. The oracle is
+a dense factorisation. Headroom is counted in decimal digits of the residual, and in nats a row of the log-determinant's
+error. The control is a group of matrices with Haar bases, where there is no structure to have learned beyond the
+spectrum.
 """
 
 import math

@@ -1,10 +1,12 @@
 """What the neighbour features are worth: the same pivots, order, candidates and re-ranking, only the proposal differs.
 
-Proposals: the untrained model, the trained model, and two oracles that look at *all* earlier rows: `oracle` ranks them by their exact
-residual correlation, as the re-ranking does with its candidates, and `greedy` takes the row that lowers the conditional variance
-most, given those already taken (forward selection), which is better because neighbours repeat each other. `selection` is forward selection
-among the untrained model's candidates only: another rule, no other proposal. `random` proposes rows that mean nothing. The number of columns and of neighbours, and so the cost of an iteration, is the same in all. Rivals without neighbours get as many
-columns (random pivots) or sketch vectors (Nystrom) as our preconditioner reads entries of A, counted in columns.
+Proposals: the untrained model, the trained model, and two oracles that look at *all* earlier rows: `oracle` ranks them
+by their exact residual correlation, as the re-ranking does with its candidates, and `greedy` takes the row that lowers
+the conditional variance most, given those already taken (forward selection), which is better because neighbours repeat
+each other. `selection` is forward selection among the untrained model's candidates only: another rule, no other
+proposal. `random` proposes rows that mean nothing. The number of columns and of neighbours, and so the cost of an
+iteration, is the same in all. Rivals without neighbours get as many columns (random pivots) or sketch vectors (Nystrom)
+as our preconditioner reads entries of A, counted in columns.
 """
 
 from dataclasses import dataclass
@@ -64,7 +66,10 @@ class Proposal:
         return strongest(self.operator, self.pivoted.factor, self.residual, candidates, self.num_neighbors)
 
     def oracles(self, candidates: Tensor) -> dict[str, Tensor]:
-        """The strongest of all earlier rows, by R itself: all at once, and one given the others; and so among candidates."""
+        """The strongest of all earlier rows, by R itself: all at once, and one given the others.
+
+        And so among candidates.
+        """
         F = self.pivoted.factor[self.order]
         R = self.operator.matrix[self.order][:, self.order] - F @ F.mT
         R.diagonal().copy_(self.residual[self.order])
@@ -97,10 +102,12 @@ def strongest_earlier(R: Tensor, num_neighbors: int) -> Tensor:
 def forward_selection(
     R: Tensor, num_neighbors: int, candidates: Tensor | None = None, *, rows_per_chunk: int = 64
 ) -> Tensor:
-    """For every row k earlier rows, each the one that lowers the row's conditional variance most, (n, k); -1 where there are not k.
+    """For every row k earlier rows, each the one that lowers the row's conditional variance most, (n, k).
 
-    Orthogonal matching pursuit in R's inner product: a partial Cholesky factor of R, pivoted for every row in its own way, keeps the
-    conditional covariances of the row with its candidates, and reads k rows of R at the candidates.
+    -1 where there are not k.
+
+    Orthogonal matching pursuit in R's inner product: a partial Cholesky factor of R, pivoted for every row in its own
+    way, keeps the conditional covariances of the row with its candidates, and reads k rows of R at the candidates.
 
     Args:
         R: Positive definite, (n, n).

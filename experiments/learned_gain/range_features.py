@@ -1,8 +1,10 @@
 """What the range features are worth: the share of ||K||_F^2 that a subspace of r dimensions misses.
 
-At the price of c columns of A: those columns alone, with Gaussian directions beside them, and the features of the untrained and of the trained
-model (r = c + waves). At the price of one pass: r Gaussian vectors, or r directions of the features, multiplied by A. With as many columns as
-dimensions: r pivoted columns. The best there is: r eigenvectors. On Haar bases (the law `spectral_decay`) the cosine features have nothing to
+At the price of c columns of A: those columns alone, with Gaussian directions beside them, and the features of the
+untrained and of the trained model (r = c + waves). At the price of one pass: r Gaussian vectors, or r directions of the
+features, multiplied by A. With as many columns as
+dimensions: r pivoted columns. The best there is: r eigenvectors. On Haar bases (the law `spectral_decay`) the cosine
+features have nothing to
 find: beside the columns they must be worth what Gaussian directions are.
 """
 
@@ -94,7 +96,10 @@ def missed(basis: Tensor, K: Tensor) -> float:
 
 
 def gains(rows: list[dict]) -> dict:
-    """Shares of the headroom to the best subspace: trained over untrained, and trained over Gaussian directions, by table."""
+    """Shares of the headroom to the best subspace.
+
+    Trained over untrained, and trained over Gaussian directions, by table.
+    """
     found = {}
     for name in dict.fromkeys(row["dataset"] for row in rows):
         group = [row["missed"] for row in rows if row["dataset"] == name]
@@ -126,6 +131,7 @@ def comparison(result: dict, view: str = "") -> tuple[list[str], list[list[str]]
 def caption(result: dict, view: str = "") -> str:
     """What the numbers are."""
     return (
-        f"Range features: share of ||K||_F^2 missed by {NUM_COLUMNS} columns and what is built on them, geometric mean of "
+        f"Range features: share of ||K||_F^2 missed by {NUM_COLUMNS} columns and what is built on them, geometric "
+        "mean of "
         f"{result['config']['num_draws']} draws"
     )

@@ -3,9 +3,10 @@
     OMP_NUM_THREADS=1 python experiments/low_rank/benchmark.py
     OMP_NUM_THREADS=1 python experiments/low_rank/benchmark.py --data-dir DIR
 
-Every method at its defaults and at equal passes, on the matrices that installed packages carry (and those of a folder), with the optimum
-from a dense SVD; a control with Haar singular vectors; and whether error estimates and tolerances are kept. Ranks below the full
-one are for our own sketches at two passes. Times of large matrices are `sketching_speed.py`'s.
+Every method at its defaults and at equal passes, on the matrices that installed packages carry (and those of a folder),
+with the optimum from a dense SVD; a control with Haar singular vectors; and whether error estimates and tolerances are
+kept. Ranks below the full one are for our own sketches at two passes. Times of large matrices are
+`sketching_speed.py`'s.
 """
 
 from collections.abc import Iterable

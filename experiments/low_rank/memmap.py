@@ -2,9 +2,9 @@
 
     python experiments/low_rank/memmap.py --gigabytes 6
 
-The matrix, low rank plus noise, is written block by block to a temporary folder and removed afterwards. A fresh process opens it and
-calls `sketching.randomized_svd` as anyone would; its largest resident set (VmHWM of Linux, which counts Python,
-torch, and mapped pages in use) is the peak.
+The matrix, low rank plus noise, is written block by block to a temporary folder and removed afterwards. A fresh process
+opens it and calls `sketching.randomized_svd` as anyone would; its largest resident set (VmHWM of Linux, which counts
+Python, torch, and mapped pages in use) is the peak.
 """
 
 import json

@@ -2,8 +2,8 @@
 
     OMP_NUM_THREADS=1 python experiments/low_rank/products.py
 
-Low rank: the real matrices of `sketching_benchmark.py` hidden behind a LinearOperator, everybody charged for products with A and its
-transpose. Traces: relative errors of unbiased estimators from equally many products.
+Low rank: the real matrices of `sketching_benchmark.py` hidden behind a LinearOperator, everybody charged for products
+with A and its transpose. Traces: relative errors of unbiased estimators from equally many products.
 """
 
 from collections.abc import Callable
@@ -206,12 +206,15 @@ def caption(result: dict, view: str = "") -> str:
     config = result["config"]
     if view == "traces":
         return (
-            f"Traces: median relative error over {config['num_trace_seeds']} seeds from {_listed(_NUM_PRODUCTS)} products; "
+            f"Traces: median relative error over {config['num_trace_seeds']} seeds from {_listed(_NUM_PRODUCTS)} "
+            "products; "
             "`rangeformer` reads rows beside"
         )
     return (
-        f"{len(result['cases'])} real matrices known by products alone, rank min(40, n/3), l = rank + {_NUM_OVERSAMPLES} columns, "
-        f"{config['num_seeds']} seeds, {'trained' if result['trained'] else 'untrained'}: geometric means of excess error over the best rank-r, "
+        f"{len(result['cases'])} real matrices known by products alone, rank min(40, n/3), l = rank + "
+        f"{_NUM_OVERSAMPLES} columns, "
+        f"{config['num_seeds']} seeds, {'trained' if result['trained'] else 'untrained'}: geometric means of excess "
+        "error over the best rank-r, "
         "products in units of l"
     )
 

@@ -1,4 +1,7 @@
-"""What the low-rank benchmark was to show, beside what it shows; and whether estimates, tolerances and the control keep their word."""
+"""What the low-rank benchmark was to show, beside what it shows.
+
+And whether estimates, tolerances and the control keep their word.
+"""
 
 import numpy as np
 

@@ -1,4 +1,7 @@
-"""What every table of the low-rank benchmark does with its rows: choose, average over seeds, average over matrices, write."""
+"""What every table of the low-rank benchmark does with its rows.
+
+Choose, average over seeds, average over matrices, write.
+"""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -72,7 +75,10 @@ def losses(measured: list[dict]) -> list[Loss]:
 
 
 def deviations(rows: list[dict], method: str, other: str) -> dict[str, float]:
-    """By how many standard errors a method's mean excess is above another's, by matrix; 0 where seeds are too few to say."""
+    """By how many standard errors a method's mean excess is above another's, by matrix.
+
+    0 where seeds are too few to say.
+    """
     found = {}
     for case in dict.fromkeys(row["case"] for row in rows):
         ours, theirs = (

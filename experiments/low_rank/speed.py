@@ -1,9 +1,11 @@
-"""Time of whole low-rank calls on matrices large enough for it to matter: at equal passes, and to the accuracy of scikit-learn's defaults.
+"""Time of whole low-rank calls on matrices large enough for it to matter.
+
+At equal passes, and to the accuracy of scikit-learn's defaults.
 
     OMP_NUM_THREADS=1 python experiments/low_rank/speed.py
 
-Gaussian kernels of MNIST digits, in both precisions. Methods take turns, every time is the least of all turns, and with one thread it is
-CPU time, which other work on the machine disturbs least.
+Gaussian kernels of MNIST digits, in both precisions. Methods take turns, every time is the least of all turns, and with
+one thread it is CPU time, which other work on the machine disturbs least.
 """
 
 from collections.abc import Callable
@@ -147,9 +149,13 @@ def caption(result: dict, view: str = "") -> str:
     config = result["config"]
     titles = {
         "equal": "Time of the whole call over that of the Gaussian one of as many passes",
-        "scikit-learn": "To the accuracy of scikit-learn's defaults: passes, excess error over the best rank-r, and time over scikit-learn's",
+        "scikit-learn": "To the accuracy of scikit-learn's defaults: passes, excess error over the best rank-r, and "
+        "time over scikit-learn's",
     }
-    return f"{titles[view or 'equal']}; Gaussian kernels of MNIST, rank {config['rank']}, best of {config['num_turns']} turns"
+    return (
+        f"{titles[view or 'equal']}; Gaussian kernels of MNIST, rank {config['rank']}, best of {config['num_turns']} "
+        "turns"
+    )
 
 
 def comparison(result: dict, view: str = "") -> tuple[list[str], list[list[str]]]:

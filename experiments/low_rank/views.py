@@ -30,7 +30,8 @@ def caption(result: dict, view: str = "") -> str:
     settings = f"{num} real matrices, rank min(40, n/3), {result['config']['num_seeds']} seeds, float64, {state}"
     titles = {
         "bars": "Two passes, geometric means over matrices of ratios of excess errors, and what was to be reached",
-        "losses": "Where ours loses: pairs of a matrix and a setting in which the best of Gaussian and sampled rows is more than 1.05 times better",
+        "losses": "Where ours loses: pairs of a matrix and a setting in which the best of Gaussian and sampled rows "
+        "is more than 1.05 times better",
         "passes": "Equal passes: geometric means of excess error over the best rank-r",
         "defaults": "Everybody's defaults",
         "matrices": "Excess error over the best rank-r, two passes, default reads (last column: 24 rows)",
@@ -55,7 +56,10 @@ def comparison(result: dict, view: str = "") -> tuple[list[str], list[list[str]]
 
 
 def points(rows: list[dict]) -> list[dict]:
-    """For pictures: every method's mean passes, excess and seconds over Gaussian's, on the real matrices at full rank."""
+    """For pictures: every method's mean passes, excess and seconds over Gaussian's.
+
+    On the real matrices at full rank.
+    """
     chosen = [row for row in rows if row["fraction"] == 1 and row["case"] != "haar"]
     base = by_case(chosen, GAUSSIAN, "seconds")
     found = []

@@ -1,7 +1,9 @@
-"""The paper's ablation ladder, rung by rung: every checkpoint on the ten families at n = 20, beside its own training laws.
+"""The paper's ablation ladder, rung by rung.
 
-A rung is a file `ladder-<k>.safetensors` whose card names it ("rung") and the laws it was trained on ("laws"). Projection, linear
-attention, looping and structured data are switched on in turn.
+Every checkpoint on the ten families at n = 20, beside its own training laws.
+
+A rung is a file `ladder-<k>.safetensors` whose card names it ("rung") and the laws it was trained on ("laws").
+Projection, linear attention, looping and structured data are switched on in turn.
 """
 
 from collections.abc import Sequence
@@ -34,7 +36,10 @@ def _name(card: dict, stem: str) -> str:
 
 
 def measure(models: Sequence[tuple[str, PaperRangeFormer]], num_draws: int, source: Source) -> list[dict]:
-    """One row a rung: quartiles over families and draws, each family's median, and the error on the paper's training laws."""
+    """One row a rung: quartiles over families and draws, each family's median.
+
+    The error on the paper's training laws.
+    """
     drawn = [case for _, case in problems(SIZE, num_draws, source) if case.family != "zero" and is_well_posed(case)]
     generator = torch.Generator().manual_seed(0)
     familiar = draw_operations(PAPER_LAWS, SIZE, _NUM_FAMILIAR, generator=generator).matrix
@@ -64,7 +69,10 @@ def measure(models: Sequence[tuple[str, PaperRangeFormer]], num_draws: int, sour
 
 
 def comparison(result: dict, view: str = "") -> tuple[list[str], list[list[str]]]:
-    """One line a rung: parameters, error on the training laws, quartiles out of distribution, the best and the worst family."""
+    """One line a rung: parameters, error on the training laws, quartiles out of distribution.
+
+    The best and the worst family.
+    """
     header = [
         "",
         "operation",
@@ -97,4 +105,7 @@ def comparison(result: dict, view: str = "") -> tuple[list[str], list[list[str]]
 
 def caption(result: dict, view: str = "") -> str:
     """What the numbers are."""
-    return f"The ablation ladder at n = {SIZE}: median relative error, {result['config']['num_draws']} draws a family, zero left out"
+    return (
+        f"The ablation ladder at n = {SIZE}: median relative error, {result['config']['num_draws']} draws a family, "
+        "zero left out"
+    )

@@ -1,13 +1,15 @@
 """The ten families of matrices on which the paper tests generalisation, at any size, from a generator.
 
-Potapczynski, Ali & Wilson, "Understanding and Relaxing the Limitations of Transformers for Linear Algebra" (ICLR 2026). Every
-draw is symmetric, and positive definite but for `zero`. The paper uses A A^T + 1e-4 I "where the operation needs it"; here that is
-for all operations alike in the four families whose draws are not positive definite by themselves (`SQUARED`: diagonal, toeplitz,
-kronecker, gaussian), so that every operation is asked about the same matrix. `zero` is exactly zero: its log-determinant
-and its inverse do not exist, and what should come out is a report that it is singular.
+Potapczynski, Ali & Wilson, "Understanding and Relaxing the Limitations of Transformers for Linear Algebra" (ICLR 2026).
+Every draw is symmetric, and positive definite but for `zero`. The paper uses A A^T + 1e-4 I "where the operation needs
+it"; here that is for all operations alike in the four families whose draws are not positive definite by themselves
+(`SQUARED`: diagonal, toeplitz, kronecker, gaussian), so that every operation is asked about the same matrix. `zero` is
+exactly zero: its log-determinant and its inverse do not exist, and what should come out is a report that it is
+singular.
 
-The last two families are real: the leading block of a Matrix Market matrix and a random projection of one. Without a folder of them
-they are made of the laws in `rangeformer.distributions` that imitate such matrices, of twice the size asked for.
+The last two families are real: the leading block of a Matrix Market matrix and a random projection of one. Without a
+folder of them they are made of the laws in `rangeformer.distributions` that imitate such matrices, of twice the size
+asked for.
 """
 
 from collections.abc import Callable, Sequence
@@ -116,7 +118,10 @@ REAL = ("leading block", "projection")
 
 
 def draw_family(family: str, n: int, generator: torch.Generator, source: Source) -> Tensor:
-    """One matrix of a family, (n, n) float64, exactly symmetric; A A^T + 1e-4 I of what the families in `SQUARED` draw."""
+    """One matrix of a family, (n, n) float64, exactly symmetric.
+
+    A A^T + 1e-4 I of what the families in `SQUARED` draw.
+    """
     if family not in FAMILIES:
         raise ValueError(f"`family` must be one of {list(FAMILIES)}. Got {family!r}.")
     A = FAMILIES[family](n, generator, source)

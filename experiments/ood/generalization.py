@@ -1,4 +1,6 @@
-"""Right on matrices it has never seen, at sizes it has never seen? The paper's ten families, and whole matrices of a folder.
+"""Right on matrices it has never seen, at sizes it has never seen? The paper's ten families.
+
+Whole matrices of a folder.
 
     python experiments/ood/generalization.py --part families --data-dir DIR
     python experiments/ood/generalization.py --part loops --data-dir DIR
@@ -6,8 +8,9 @@
     python experiments/ood/generalization.py --part ladder
     python experiments/ood/generalization.py --part lawt --data-dir DIR
 
-Columns: the paper's RangeFormer, ours untrained and trained (the pure and the Galerkin member), CG or Lanczos at equal passes and at equal
-matvecs, and dense factorisations; part `lawt` has LAWT beside them, for eigenvalues of the one size its checkpoints know. Without a folder, matrices drawn from laws take the place of real ones, and the result says so.
+Columns: the paper's RangeFormer, ours untrained and trained (the pure and the Galerkin member), CG or Lanczos at equal
+passes and at equal matvecs, and dense factorisations; part `lawt` has LAWT beside them, for eigenvalues of the one size
+its checkpoints know. Without a folder, matrices drawn from laws take the place of real ones, and the result says so.
 """
 
 from collections.abc import Sequence

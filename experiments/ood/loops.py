@@ -1,4 +1,7 @@
-"""Error against the number of loops, from one to four times the trained number, and how often adding loops makes it worse."""
+"""Error against the number of loops, from one to four times the trained number.
+
+How often adding loops makes it worse.
+"""
 
 import math
 from collections.abc import Sequence
@@ -103,6 +106,7 @@ def comparison(result: dict, view: str = "") -> tuple[list[str], list[list[str]]
 def caption(result: dict, view: str = "") -> str:
     """What the numbers are."""
     return (
-        f"Median relative error over nine families (zero left out) and {result['config']['num_draws']} draws against loops; "
+        f"Median relative error over nine families (zero left out) and {result['config']['num_draws']} draws against "
+        "loops; "
         "T is the trained number; shares of cases whose error never rises by more than a tenth and rounding"
     )

@@ -118,6 +118,7 @@ def comparison(result: dict, view: str = "") -> tuple[list[str], list[list[str]]
 def caption(result: dict, view: str = "") -> str:
     """What the numbers are."""
     return (
-        f"Relative residual of a Gaussian right-hand side on whole matrices after {view or READS[-1]} loops, geometric mean of "
+        f"Relative residual of a Gaussian right-hand side on whole matrices after {view or READS[-1]} loops, "
+        "geometric mean of "
         f"{result['config']['num_draws']} draws, float64"
     )

@@ -97,7 +97,10 @@ def _add(cell: dict, found: dict, well_posed: bool) -> None:
 
 
 def comparison(result: dict, view: str = "") -> tuple[list[str], list[list[str]]]:
-    """Without a view: a column for every size, a line for every operation and column. With "solve-50": a line for every family."""
+    """Without a view: a column for every size, a line for every operation and column. With "solve-50".
+
+    A line for every family.
+    """
     cells = result["cells"]
     labels = [*dict.fromkeys(cell["column"] for cell in cells)]
     if view:
@@ -117,7 +120,10 @@ def comparison(result: dict, view: str = "") -> tuple[list[str], list[list[str]]
 
 
 def medians(cells: Sequence[dict], operation: str, n: int, column: str) -> dict[str, float]:
-    """Each family's median error of a column, infinite where the median draw has no answer; zero has none but by report."""
+    """Each family's median error of a column, infinite where the median draw has no answer.
+
+    Zero has none but by report.
+    """
     chosen = [c for c in cells if (c["operation"], c["n"], c["column"]) == (operation, n, column) and c["errors"]]
     return {c["family"]: math.inf if c["median"] is None else c["median"] for c in chosen if c["family"] != "zero"}
 
@@ -137,7 +143,10 @@ def _cell_text(cell: dict) -> str:
 
 
 def _summary_text(cells: Sequence[dict], operation: str, n: int, label: str) -> str:
-    """Median over the families of their medians, and the worst family's; nothing where the column has no such operation."""
+    """Median over the families of their medians, and the worst family's.
+
+    Nothing where the column has no such operation.
+    """
     found = sorted(medians(cells, operation, n, label).values())
     if not found:
         return "cannot run" if label.startswith("paper") else ""
@@ -146,7 +155,10 @@ def _summary_text(cells: Sequence[dict], operation: str, n: int, label: str) -> 
 
 
 def gates(cells: Sequence[dict], ours: str, pure: str, paper: Sequence[str]) -> dict:
-    """What has to be shown: the worst family's median of ours, and the pure member's median in units of the paper's best."""
+    """What has to be shown: the worst family's median of ours.
+
+    The pure member's median in units of the paper's best.
+    """
     sizes = [*dict.fromkeys(cell["n"] for cell in cells)]
     found: dict = {"worst_family": {}, "pure_over_paper": {}}
     for operation in OPERATIONS:
@@ -183,4 +195,7 @@ def caption(result: dict, view: str = "") -> str:
     config = result["config"]
     operation, _, n = view.rpartition("-")
     what = f"{operation}, n = {n}: median relative error" if view else "Median over families, worst family in brackets"
-    return f"{what}; {config['num_draws']} draws, float64, ours at {config['num_loops']} loops, real families from {result['source']}"
+    return (
+        f"{what}; {config['num_draws']} draws, float64, ours at {config['num_loops']} loops, real families from "
+        f"{result['source']}"
+    )

@@ -74,7 +74,8 @@ class Tokens(nn.Module):
             return like.new_zeros(len(index), self.config.channels)
         angles = position_angles(index, self.config.channels).to(like)
         code = torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(-2)[:, : self.config.channels]
-        # a row and a column of equal index must not look the same: the column's code runs through the channels backwards
+        # a row and a column of equal index must not look the same: the column's code runs through the channels
+        # backwards
         return code if which == "rows" else code.flip(-1)
 
     def _index_channel(self, index: Tensor, like: Tensor) -> list[Tensor]:

@@ -51,8 +51,8 @@ def _jumping(count: int, generator: torch.Generator, dtype: torch.dtype) -> Tens
 def beam(n: int, generator: torch.Generator, dtype: torch.dtype) -> Tensor:
     """B = stiffness of a clamped beam of cubic elements, w and theta of each node: EI_e int (w'')^2 dx summed over e.
 
-    Drawn: lengths L exp(0.3 e), L ~ U_log[0.1, 100] (rotations are L^2 times as stiff as displacements), EI = exp(0.3 e),
-    jumping once by U_log[1e-3, 1e3].
+    Drawn: lengths L exp(0.3 e), L ~ U_log[0.1, 100] (rotations are L^2 times as stiff as displacements), EI = exp(0.3
+    e), jumping once by U_log[1e-3, 1e3].
     """
     count = math.ceil(n / 2)
     length = log_uniform(generator, 0.1, 100) * (0.3 * normal(count, generator=generator, dtype=dtype)).exp()

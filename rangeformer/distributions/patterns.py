@@ -21,7 +21,9 @@ def toeplitz(n: int, generator: torch.Generator, dtype: torch.dtype) -> Tensor:
 
 
 def circulant(n: int, generator: torch.Generator, dtype: torch.dtype) -> Tensor:
-    """B = F^H diag(f) F, F the DFT, f_k = (1 + (k_ / w)^2)^-a + peak at k_ = p, k_ = min(k, n - k): periodic covariance.
+    """B = F^H diag(f) F, F the DFT, f_k = (1 + (k_ / w)^2)^-a + peak at k_ = p, k_ = min(k, n - k).
+
+    Periodic covariance.
 
     Drawn: w ~ U_log[1, n / 2], a ~ U[0.5, 3], the peak in 0..n/2 of height U[0, 1].
     """

@@ -57,7 +57,8 @@ def unsymmetric_circulant(n: int, generator: torch.Generator, dtype: torch.dtype
 def cauchy(n: int, generator: torch.Generator, dtype: torch.dtype) -> Tensor:
     """A_ij = 1 / (x_i - y_j): interleaved points, or points of two intervals apart; diag(x) A - A diag(y) = 1 1^T.
 
-    Drawn: x_i = i + 0.2 u, y_j = j + 1/2 + 0.2 u (well conditioned), or x ~ U[0, 1], y ~ -g - U[0, 1], g ~ U_log[1e-2, 1].
+    Drawn: x_i = i + 0.2 u, y_j = j + 1/2 + 0.2 u (well conditioned), or x ~ U[0, 1], y ~ -g - U[0, 1], g ~ U_log[1e-2,
+    1].
     """
     left, right = rand(2, n, generator=generator, dtype=dtype)
     if integer(generator, 0, 1):

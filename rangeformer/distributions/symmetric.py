@@ -77,7 +77,8 @@ def adjacency(n: int, generator: torch.Generator, dtype: torch.dtype) -> Tensor:
 def saddle_point(n: int, generator: torch.Generator, dtype: torch.dtype) -> Tensor:
     """A = [[H, C^T], [C, -t I]], H = diag(exp(s e)) + G G^T / r positive definite, C sparse Gaussian: a KKT system.
 
-    Drawn: a share of U[0.5, 0.85] of unknowns, s ~ U[0, 3], G with r in 1..8 columns, C half zero, t ~ U_log[1e-8, 1e-2].
+    Drawn: a share of U[0.5, 0.85] of unknowns, s ~ U[0, 3], G with r in 1..8 columns, C half zero, t ~ U_log[1e-8,
+    1e-2].
     """
     unknowns = min(n - 1, max(1, int(n * uniform(generator, 0.5, 0.85))))
     rank = integer(generator, 1, 8)

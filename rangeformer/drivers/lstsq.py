@@ -81,7 +81,8 @@ def lstsq(
     if not bool(converged.all()):
         worst = float((gradient_norms / residual_norms)[~converged].max())
         message = (
-            f"Not converged: ||A^T r|| / (||A|| ||r||) is {worst:.1e} > rtol={rtol:.1e} after {loops} loops. Allow more loops, or "
+            f"Not converged: ||A^T r|| / (||A|| ||r||) is {worst:.1e} > rtol={rtol:.1e} after {loops} loops. Allow "
+            "more loops, or "
             "a looser rtol if A is very ill-conditioned."
         )
         warn_unconverged(message, stacklevel=3)

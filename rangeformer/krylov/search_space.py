@@ -180,7 +180,9 @@ class GalerkinSpace:
         return Ritz(values, U, column_norms(residual))
 
     def singular(self) -> Ritz:
-        """Singular values of A V, ascending, with right vectors; one more pass for the residuals of an incomplete space.
+        """Singular values of A V, ascending, with right vectors.
+
+        One more pass for the residuals of an incomplete space.
 
         With A v = sigma u exact, a singular value of A lies within ||A^T u - sigma v|| of sigma.
         """

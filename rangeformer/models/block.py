@@ -1,4 +1,7 @@
-"""The block that every model of the package loops: linear attention over rows and an MLP, weights shared by all loops."""
+"""The block that every model of the package loops.
+
+Linear attention over rows and an MLP, weights shared by all loops.
+"""
 
 import torch
 from torch import nn

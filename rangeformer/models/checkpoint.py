@@ -247,7 +247,8 @@ def _resolve(path_or_name: str | os.PathLike[str]) -> Path:
         path = SHIPPED[path_or_name]
         if not path.is_file():
             raise FileNotFoundError(
-                f"The shipped weights {path_or_name!r} are not installed: there is no file {str(path)!r}. Reinstall the "
+                f"The shipped weights {path_or_name!r} are not installed: there is no file {str(path)!r}. Reinstall "
+                "the "
                 f"package, or train them with `python -m rangeformer.pretrain --config {path_or_name} --out FILE` and "
                 "load FILE."
             )

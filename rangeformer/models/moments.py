@@ -44,7 +44,10 @@ class Moments:
         return torch.cat([ratios, ratios[..., -1:].expand(*ratios.shape[:-1], missing)], dim=-1)[..., :count]
 
     def largest(self) -> Float[Tensor, "*batch 2"]:
-        """Log of the largest eigenvalue over the mean: the last ratio, which is below it, and how far it rose in the last half."""
+        """Log of the largest eigenvalue over the mean.
+
+        The last ratio, which is below it, and how far it rose in the last half.
+        """
         ratios = self.log_ratios(len(self._logs) - 2)
         last, half = ratios[..., -1], ratios[..., ratios.shape[-1] // 2]
         return torch.stack([last, (last - half).clamp_min(0)], dim=-1)

@@ -155,7 +155,10 @@ class PureRangeFormer(LoopedModel):
         num_loops: int | None = None,
         generator: torch.Generator | None = None,
     ) -> tuple[Float[Tensor, "*batch n"], Float[Tensor, "*batch n"]]:
-        """All eigenvalues, ascending, and the error that the model expects of them in the mean: half of the errors are larger."""
+        """All eigenvalues, ascending, and the error that the model expects of them in the mean.
+
+        Half of the errors are larger.
+        """
         seen = self.summary(operator, num_loops=num_loops, generator=generator)
         values, level = self.read_spectrum(seen), seen.level.unsqueeze(-1)
         return values * level, (self.read_log_errors(seen)[0].exp().unsqueeze(-1) * level).expand_as(values)

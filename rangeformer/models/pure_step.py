@@ -13,7 +13,10 @@ MAX_LOG = 20.0
 
 
 class Coefficient(nn.Module):
-    """The log of a positive coefficient: linear in the log attention state, plus a small network that starts at zero."""
+    """The log of a positive coefficient.
+
+    Linear in the log attention state, plus a small network that starts at zero.
+    """
 
     def __init__(self, num_features: int, hidden: int):
         super().__init__()

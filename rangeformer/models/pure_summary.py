@@ -95,7 +95,8 @@ def positive_diagonal(operator: MatrixOperator, probes: Float[Tensor, "*batch n 
         diagonal = mean.unsqueeze(-1).expand(probes.shape[:-1])
     if not bool((diagonal > 0).all()):
         raise ValueError(
-            f"`A` must be positive definite for a PureRangeFormer. Got a diagonal entry (or mean) of {float(diagonal.min()):.3g}; "
+            "`A` must be positive definite for a PureRangeFormer. Got a diagonal entry (or mean) of "
+            f"{float(diagonal.min()):.3g}; "
             "use the learned Krylov model, which takes any symmetric matrix."
         )
     return diagonal

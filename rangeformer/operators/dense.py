@@ -87,8 +87,9 @@ class DenseOperator(MatrixOperator):
 def _product(matrix: Tensor, vectors: Tensor) -> Tensor:
     """Matrix @ vectors, on a CPU as the transpose of V^T A^T.
 
-    MKL is slow at products with few columns: with two to sixty this takes a third of the time, or at worst about as long, and for A^T
-    down to a tenth. The copy of V costs next to nothing and keeps odd numbers of columns from losing again.
+    MKL is slow at products with few columns: with two to sixty this takes a third of the time, or at worst about as
+    long, and for A^T down to a tenth. The copy of V costs next to nothing and keeps odd numbers of columns from losing
+    again.
     """
     if matrix.device.type != "cpu":
         return matrix @ vectors

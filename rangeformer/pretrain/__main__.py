@@ -36,8 +36,9 @@ def main(
 
     Args:
         arguments: Of the command line; the program's own if None.
-        as_program: The process is ours, so that its number of threads may be set. It cannot be set back: after an explicit
-            `torch.set_num_threads` above one, LU of a batch goes wrong in the pinned version of torch (2.13.0, MKL).
+        as_program: The process is ours, so that its number of threads may be set. It cannot be set back: after an
+            explicit `torch.set_num_threads` above one, LU of a batch goes wrong in the pinned version of torch (2.13.0,
+            MKL).
         module: What the program is called by: `python -m {module}`.
         tasks: Classes of `Task`, by name.
         configs: Folder of the config files that go by their names.
@@ -123,7 +124,8 @@ def _parser(module: str, configs: Path) -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="KEY=VALUE",
-        help="replace a setting of the task, or with run.KEY a field of the run; values are JSON, nested keys have dots",
+        help="replace a setting of the task, or with run.KEY a field of the run; values are JSON, nested keys have "
+        "dots",
     )
     add("--quiet", action="store_true", help="print the summary only")
     return parser

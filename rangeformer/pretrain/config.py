@@ -36,7 +36,10 @@ class RunConfig:
     checkpoint_every: int = 100
     """Steps between checkpoints of the whole state of training, from which `--resume` goes on."""
     num_threads: int | None = None
-    """CPU threads of each process, set by the command line program; None leaves torch's setting, as `pretrain` itself does."""
+    """CPU threads of each process, set by the command line program.
+
+    None leaves torch's setting, as `pretrain` itself does.
+    """
     precision: Literal["float32", "bfloat16"] = "float32"
     """bfloat16: autocast around the model, for tasks that allow it."""
     device: str = "cpu"

@@ -1,4 +1,6 @@
-"""The training loop, whatever the task: start untrained, validate on other laws, keep the best, never end below the start.
+"""The training loop, whatever the task.
+
+Start untrained, validate on other laws, keep the best, never end below the start.
 
 Every (seed, step, shard) has a generator of its own, so a run can be cut anywhere, continued, and spread over processes
 without changing what it computes, up to the order in which the shards' gradients are added.
@@ -56,7 +58,8 @@ def pretrain(
     Args:
         plan: The task and how to train it.
         out: Weights file that will be written in the end: the state of training is kept beside it, and SIGTERM or
-            Ctrl-C stops the run after a step with its state written. Default: nothing is written, signals are left alone.
+            Ctrl-C stops the run after a step with its state written. Default: nothing is written, signals are left
+            alone.
         saved: State to go on from, of the same plan (`resume.read_state`).
         report: Called with a dict in the first process, after every step ("step", "progress", "losses") and every
             validation ("figures" beside them).

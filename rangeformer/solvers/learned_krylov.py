@@ -159,7 +159,11 @@ def _explain(
     missed = f"the relative residual is {worst:.1e} > rtol={rtol:.1e} after {num_loops} loops"
     if isinstance(model, LearnedKrylovModel) and model.completes(operator.num_rows, num_loops, num_rhs=num_rhs):
         return (
-            f"`A` is singular or too ill-conditioned for {operator.dtype}: {missed} although the search space is complete. "
+            f"`A` is singular or too ill-conditioned for {operator.dtype}: {missed} although the search space is "
+            "complete. "
             "More loops cannot help; add a multiple of the identity, or use `lstsq` for a least-squares solution."
         )
-    return f"Not converged: {missed}. Allow more loops, or use method='auto', which iterates with a preconditioner until rtol."
+    return (
+        f"Not converged: {missed}. Allow more loops, or use method='auto', which iterates with a preconditioner until "
+        "rtol."
+    )

@@ -63,12 +63,14 @@ def _status(value: torch.Tensor) -> Status:
 def _explain(operator: MatrixOperator, value: torch.Tensor, error: torch.Tensor, num_loops: int, rtol: float) -> str:
     if bool(value.isnan().any()):
         return (
-            f"`A` is not positive definite in {operator.dtype}: its log-determinant is not defined and NaN is returned. Add a "
+            f"`A` is not positive definite in {operator.dtype}: its log-determinant is not defined and NaN is "
+            "returned. Add a "
             "larger multiple of the identity."
         )
     if bool(value.isinf().any()):
         return f"`A` is singular in {operator.dtype}: its log-determinant is -inf. Add a multiple of the identity."
     return (
-        f"Not converged: the log-determinant's estimated error is {float(error.max()):.1e}, more than rtol={rtol:.1e} of its size, "
+        f"Not converged: the log-determinant's estimated error is {float(error.max()):.1e}, more than rtol={rtol:.1e} "
+        "of its size, "
         f"after {num_loops} loops. Allow more loops, or use method='krylov' with a preconditioner."
     )

@@ -1,8 +1,9 @@
 """Randomised block Krylov iteration: the bar for everything that takes several passes.
 
-Musco & Musco, "Randomized block Krylov methods for stronger and faster approximate singular value decomposition", NeurIPS 2015,
-Algorithm 2, with full re-orthogonalisation; small blocks do as well as large ones at equal products (Meyer, Musco & Musco,
-"On the unreasonable effectiveness of single vector Krylov methods for low-rank approximation", 2024, arXiv:2305.02535).
+Musco & Musco, "Randomized block Krylov methods for stronger and faster approximate singular value decomposition",
+NeurIPS 2015, Algorithm 2, with full re-orthogonalisation; small blocks do as well as large ones at equal products
+(Meyer, Musco & Musco, "On the unreasonable effectiveness of single vector Krylov methods for low-rank approximation",
+2024, arXiv:2305.02535).
 """
 
 from typing import Any

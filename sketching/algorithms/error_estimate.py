@@ -1,8 +1,9 @@
 """The error of a range from vectors that took no part in it.
 
-For w ~ N(0, I) independent of Q, E |(I - Q Q^T) A w|^2 = |A - Q Q^T A|_F^2 whatever the sketch was, learned or not; leave-one-out
-(Epperly & Tropp, "Efficient error and variance estimation for randomized matrix computations", 2024, arXiv:2207.06342) needs
-exchangeable columns, which only an oblivious sketch has. The vectors ride along in a product that is made anyway.
+For w ~ N(0, I) independent of Q, E |(I - Q Q^T) A w|^2 = |A - Q Q^T A|_F^2 whatever the sketch was, learned or not;
+leave-one-out (Epperly & Tropp, "Efficient error and variance estimation for randomized matrix computations", 2024,
+arXiv:2207.06342) needs exchangeable columns, which only an oblivious sketch has. The vectors ride along in a product
+that is made anyway.
 """
 
 import math
@@ -71,5 +72,6 @@ def check_finite(product: Float[Tensor, "m k"]) -> None:
         raise ValueError("`A` must be finite. Got NaN or infinity in a product with it.")
     if peak and not _SMALLEST <= peak <= 1 / _SMALLEST:
         raise ValueError(
-            f"`A` must be of a size whose square float64 can hold. Got a product with it of size {peak:.1e}; scale A, and S back."
+            f"`A` must be of a size whose square float64 can hold. Got a product with it of size {peak:.1e}; scale A, "
+            "and S back."
         )

@@ -1,8 +1,8 @@
 """Approximations by A's own columns and rows: interpolative decomposition and CUR.
 
-The columns are chosen on a row sketch Q^T A, Q from `randomized_svd`'s range, by pivoted QR (Voronin & Martinsson, "Efficient
-algorithms for CUR and interpolative matrix decompositions", 2017), so that the choice costs what a randomised SVD costs
-and the factors keep what A's entries have: sparsity, signs, units.
+The columns are chosen on a row sketch Q^T A, Q from `randomized_svd`'s range, by pivoted QR (Voronin & Martinsson,
+"Efficient algorithms for CUR and interpolative matrix decompositions", 2017), so that the choice costs what a
+randomised SVD costs and the factors keep what A's entries have: sparsity, signs, units.
 """
 
 from dataclasses import dataclass

@@ -1,6 +1,7 @@
 """Nystrom approximations of positive semidefinite matrices: from products, or from pivoted columns.
 
-- `nystrom`: A Omega (Omega^T A Omega)^+ (A Omega)^T, stabilised by a shift (Tropp, Yurtsever, Udell & Cevher, "Fixed-rank
+- `nystrom`: A Omega (Omega^T A Omega)^+ (A Omega)^T, stabilised by a shift (Tropp, Yurtsever, Udell & Cevher,
+"Fixed-rank
   approximation of a positive-semidefinite matrix from streaming data", 2017, Algorithm 3): one pass.
 - `pivoted_nystrom`: randomly pivoted Cholesky (Chen, Epperly, Tropp & Webber 2025, Algorithm 1), no pass at all.
 """
@@ -85,8 +86,8 @@ def pivoted_nystrom(
         generator: Source of the pivots; a fixed one if None.
 
     Returns:
-        The pairs; `relative_error` is in the nuclear norm, tr(A - V diag(w) V^T) / tr(A), and exact for the factor before
-        truncation.
+        The pairs; `relative_error` is in the nuclear norm, tr(A - V diag(w) V^T) / tr(A), and exact for the factor
+        before truncation.
 
     Raises:
         TypeError: Wrong type of an argument.

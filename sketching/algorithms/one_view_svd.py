@@ -1,8 +1,8 @@
 """SVD of a matrix that can be looked at once: rows come by, or A = sum of updates, and are gone.
 
-Tropp, Yurtsever, Udell & Cevher, "Streaming low-rank matrix approximation with an application to scientific simulation", SIAM
-J. Sci. Comput. 2019, Algorithms 3.1-3.4: a range sketch Y = A Omega, a co-range sketch X = Upsilon A and a core Phi A Psi, all
-linear in A. Their two parameters are k = 2 rank + 1 and s = 2 k + 1, as in Section 5.4 there.
+Tropp, Yurtsever, Udell & Cevher, "Streaming low-rank matrix approximation with an application to scientific
+simulation", SIAM J. Sci. Comput. 2019, Algorithms 3.1-3.4: a range sketch Y = A Omega, a co-range sketch X = Upsilon A
+and a core Phi A Psi, all linear in A. Their two parameters are k = 2 rank + 1 and s = 2 k + 1, as in Section 5.4 there.
 """
 
 from typing import Any

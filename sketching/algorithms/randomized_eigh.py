@@ -1,4 +1,7 @@
-"""Leading eigenpairs of a symmetric matrix: a range and its Rayleigh quotient (Halko, Martinsson & Tropp 2011, Algorithm 5.3)."""
+"""Leading eigenpairs of a symmetric matrix.
+
+A range and its Rayleigh quotient (Halko, Martinsson & Tropp 2011, Algorithm 5.3).
+"""
 
 from typing import Any
 

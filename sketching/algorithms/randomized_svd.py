@@ -1,12 +1,12 @@
 """Randomised singular value decomposition: a sketch, a range, as many power iterations as pay, and an error estimate.
 
-Halko, Martinsson & Tropp, "Finding structure with randomness", SIAM Review 2011, Algorithms 4.4 and 5.1, with any sketch.
-Each pass over A alternates between its two sides and replaces a basis of one side by that of the other:
+Halko, Martinsson & Tropp, "Finding structure with randomness", SIAM Review 2011, Algorithms 4.4 and 5.1, with any
+sketch. Each pass over A alternates between its two sides and replaces a basis of one side by that of the other:
 
     Y = A Omega, Q = orth(Y)  |  B = A^T Q: A ~ Q B^T   |  V = orth(B), Y = A V: A ~ Y V^T   |  Q = orth(Y), ...
 
-so every pass from the second on yields an approximation, none worse than the one before. "auto" stops after the one whose
-gain says that the next would buy nothing.
+so every pass from the second on yields an approximation, none worse than the one before. "auto" stops after the one
+whose gain says that the next would buy nothing.
 """
 
 from dataclasses import dataclass
@@ -72,16 +72,18 @@ def randomized_svd(
         A: `(m, n)` matrix that can be multiplied from both sides; see `rangeformer.as_operator`.
         rank: Triplets wanted (Halko's k, scikit-learn's n_components), at most min(m, n).
         num_oversamples: Extra sketch columns (Halko's p).
-        num_power_iterations: Re-orthonormalised multiplications by A A.mT (Halko's q, scikit-learn's n_iter), two passes each;
-            or "auto": half iterations for as long as the estimated error says that another pass buys something.
-        sketch: A `Sketch`, or "rangeformer", "rangeformer-untrained", "sampled-rows", "gaussian", "sparse-sign", "trig". One that
-            reads rows first looks at a product with A.mT as wide as itself where A is known through products alone: a third pass.
-        max_rows: Most rows' worth of entries that a sketch may read beforehand. Default: the larger of 4 rank and a tenth of
-            the rows, never more than half, and of rows longer than 512 no more than pay for their time.
+        num_power_iterations: Re-orthonormalised multiplications by A A.mT (Halko's q, scikit-learn's n_iter), two
+            passes each; or "auto": half iterations for as long as the estimated error says that another pass buys
+            something.
+        sketch: A `Sketch`, or "rangeformer", "rangeformer-untrained", "sampled-rows", "gaussian", "sparse-sign",
+            "trig". One that reads rows first looks at a product with A.mT as wide as itself where A is known through
+            products alone: a third pass.
+        max_rows: Most rows' worth of entries that a sketch may read beforehand. Default: the larger of 4 rank and a
+            tenth of the rows, never more than half, and of rows longer than 512 no more than pay for their time.
         tolerance: Relative Frobenius error to reach: "auto" goes on until it is met, or nothing is gained any more; the
             result says which.
-        side: What a sketch reads beforehand, "rows" or "columns"; with columns, of which `max_rows` then counts, A.mT takes A's place
-            throughout. Wide matrices (four columns a row and more) are better known by their columns.
+        side: What a sketch reads beforehand, "rows" or "columns"; with columns, of which `max_rows` then counts, A.mT
+            takes A's place throughout. Wide matrices (four columns a row and more) are better known by their columns.
         generator: Source of all randomness; a fixed one if None.
 
     Returns:
@@ -220,8 +222,8 @@ def _seen_from(operator: MatrixOperator, side: str) -> MatrixOperator:
         return operator
     if isinstance(operator, OutOfCoreOperator):
         raise ValueError(
-            '`side` must be "rows" for a memory map or a dask array, which are stored by rows. Got "columns"; transpose A '
-            "and exchange U and V."
+            '`side` must be "rows" for a memory map or a dask array, which are stored by rows. Got "columns"; '
+            "transpose A and exchange U and V."
         )
     return TransposedOperator(operator)
 

@@ -1,9 +1,9 @@
 """An orthonormal basis of the leading range, of a given rank or of the rank that a tolerance asks for.
 
-Adaptive: blocks are added until the part of a few test images outside the basis is small enough (Halko, Martinsson & Tropp
-2011, Section 4.4; Martinsson & Voronin, "A randomized blocked algorithm for efficiently computing rank-revealing
-factorizations of matrices", 2016). The first block comes from the sketch, later ones, twice as wide each, are Gaussian: the
-rows that the sketch has read are used up by then, and the test images say what is left. One pass a block.
+Adaptive: blocks are added until the part of a few test images outside the basis is small enough (Halko, Martinsson &
+Tropp 2011, Section 4.4; Martinsson & Voronin, "A randomized blocked algorithm for efficiently computing rank-revealing
+factorizations of matrices", 2016). The first block comes from the sketch, later ones, twice as wide each, are Gaussian:
+the rows that the sketch has read are used up by then, and the test images say what is left. One pass a block.
 """
 
 from typing import Any

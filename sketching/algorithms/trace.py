@@ -1,9 +1,9 @@
 """Trace and diagonal of a matrix known through its products, with the leading range taken out exactly.
 
-Hutch++ (Meyer, Musco, Musco & Woodruff, "Hutch++: Optimal stochastic trace estimation", 2021, arXiv:2010.09649, Algorithm 1):
-tr A = tr Q^T A Q + tr (I - Q Q^T) A (I - Q Q^T), the first exactly, the second from random signs; diag A alike (Baston &
-Nakatsukasa, "Stochastic diagonal estimation", 2022, arXiv:2201.10684). Q is the range of any sketch, a learned one included: the
-estimate is unbiased whatever Q is.
+Hutch++ (Meyer, Musco, Musco & Woodruff, "Hutch++: Optimal stochastic trace estimation", 2021, arXiv:2010.09649,
+Algorithm 1): tr A = tr Q^T A Q + tr (I - Q Q^T) A (I - Q Q^T), the first exactly, the second from random signs; diag A
+alike (Baston & Nakatsukasa, "Stochastic diagonal estimation", 2022, arXiv:2201.10684). Q is the range of any sketch, a
+learned one included: the estimate is unbiased whatever Q is.
 """
 
 from dataclasses import dataclass

@@ -1,13 +1,14 @@
 """Trace of a matrix known through its products: every test vector serves both the range and the estimate.
 
-XTrace (Epperly, Tropp & Webber, "XTrace: making the most of every sample in stochastic trace estimation", SIAM Journal on Matrix
-Analysis 2024, arXiv:2301.07825, Section 2.1, with the normalisation of Section 2.3). From Y = A Omega = Q R, l columns, leaving
-out the vector omega gives a basis Q_ = Q (I - s s^T) without ever forming it, s along the column of R^-T that belongs to omega, and
+XTrace (Epperly, Tropp & Webber, "XTrace: making the most of every sample in stochastic trace estimation", SIAM Journal
+on Matrix Analysis 2024, arXiv:2301.07825, Section 2.1, with the normalisation of Section 2.3). From Y = A Omega = Q R,
+l columns, leaving out the vector omega gives a basis Q_ = Q (I - s s^T) without ever forming it, s along the column of
+R^-T that belongs to omega, and
 
     tr_ = tr Q_^T A Q_ + (n - l + 1) x^T A x / |x|^2,   x = (I - Q_ Q_^T) omega,
 
-is unbiased since omega took no part in Q_. The answer is the mean of all l. Vectors must be exchangeable, so no sketch that
-has looked at A can take their place; `estimate_trace` is for those.
+is unbiased since omega took no part in Q_. The answer is the mean of all l. Vectors must be exchangeable, so no sketch
+that has looked at A can take their place; `estimate_trace` is for those.
 """
 
 from typing import Any

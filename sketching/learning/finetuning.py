@@ -1,10 +1,13 @@
-"""Fine-tuning of a sketch to a family of matrices: frames, patches, kernels of one data set, tables that come every night.
+"""Fine-tuning of a sketch to a family of matrices.
+
+Frames, patches, kernels of one data set, tables that come every night.
 
 Three things can be learned from a few members. What their rows have in common: the leading eigenvectors of
-mean_i A_i^T A_i / |A_i|^2, the best space to sketch with that does not depend on the member. What each of them is like, so that those
-like the rows read can be taken instead of the mean (`sketching.sketches.likeness`). Both need the columns of all members to mean
-the same. And how their entries move together: gradient steps on the lift, of whatever sizes the members are. Each is kept only if it
-lowers the error on members that were put aside, and where A turns out to be no member, the rows that the sketch reads say so.
+mean_i A_i^T A_i / |A_i|^2, the best space to sketch with that does not depend on the member. What each of them is like,
+so that those like the rows read can be taken instead of the mean (`sketching.sketches.likeness`). Both need the columns
+of all members to mean the same. And how their entries move together: gradient steps on the lift, of whatever sizes the
+members are. Each is kept only if it lowers the error on members that were put aside, and where A turns out to be no
+member, the rows that the sketch reads say so.
 """
 
 import copy
@@ -62,29 +65,32 @@ def finetune(
 
     Args:
         model: The lift to start from, which is left as it is. Default: the shipped one.
-        matrices: At least two members `(m, n)`, as `randomized_svd` takes them and small enough to be held densely; with the
-            same number of columns, their common space is learned too.
+        matrices: At least two members `(m, n)`, as `randomized_svd` takes them and small enough to be held densely;
+            with the same number of columns, their common space is learned too.
         rank: That will be asked for.
         num_oversamples: That will be asked for.
         max_rows: Rows that a sketch will be allowed to read. Default: as in `randomized_svd`.
-        num_steps: Most gradient steps on the lift; they end early once the error on the members put aside no longer falls. 0 for
-            the common space alone. Of no use, and not taken, where as many rows may be read as the sketch has columns.
+        num_steps: Most gradient steps on the lift; they end early once the error on the members put aside no longer
+            falls. 0 for the common space alone. Of no use, and not taken, where as many rows may be read as the sketch
+            has columns.
         learning_rate: Of the gradient steps.
         validation_share: Share of the members put aside to decide by, at least one.
-        report: Called with {"step", "ratio"}, and "loss" where there is one: the excess error on the members put aside over that of `model`.
+        report: Called with {"step", "ratio"}, and "loss" where there is one: the excess error on the members put aside
+            over that of `model`.
         generator: Source of all randomness; a fixed one if None.
 
     Returns:
-        The adapted lift, for `RangeFormerSketch(lift)`; `rangeformer.models.checkpoint.save` and `load` know it. On the members put aside
-        never worse than `model`, which comes back as a copy if nothing helped.
+        The adapted lift, for `RangeFormerSketch(lift)`; `rangeformer.models.checkpoint.save` and `load` know it. On the
+        members put aside never worse than `model`, which comes back as a copy if nothing helped.
 
     Raises:
         TypeError: Wrong type of an argument.
         ValueError: If there are fewer than two matrices, one is a batch, zero or not finite, or a number is impossible.
 
     References:
-        The common space is that of Frieze, Kannan & Vempala 2004 with members in the place of rows. The gradient steps follow Indyk,
-        Vakilian & Yuan, "Learning-based low-rank approximations", NeurIPS 2019, who learn the sketch itself.
+        The common space is that of Frieze, Kannan & Vempala 2004 with members in the place of rows. The gradient steps
+        follow Indyk, Vakilian & Yuan, "Learning-based low-rank approximations", NeurIPS 2019, who learn the sketch
+        itself.
 
     Example:
         >>> import torch, sketching

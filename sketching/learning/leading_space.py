@@ -42,10 +42,10 @@ class _LeadingSpace(torch.autograd.Function):
 def leading_space(table: Float[Tensor, "n p"], count: int) -> Float[Tensor, "n l"]:
     """Orthonormal basis of the `count` leading left singular vectors of a table.
 
-    Functions of the *space* have their exact derivatives, also where singular values in it coincide: by first-order perturbation
-    of the eigenvectors of K = X X^T,  d u_i = sum_{j > l} u_j (u_j^T dK u_i) / (l_i - l_j) + (I - U U^T) dK u_i / l_i,  in which only
-    gaps across the cut appear (Stewart & Sun, Matrix Perturbation Theory, 1990, Section V.2). What a function does with a
-    rotation of the basis within the space is not differentiated.
+    Functions of the *space* have their exact derivatives, also where singular values in it coincide: by first-order
+    perturbation of the eigenvectors of K = X X^T,  d u_i = sum_{j > l} u_j (u_j^T dK u_i) / (l_i - l_j) + (I - U U^T)
+    dK u_i / l_i,  in which only gaps across the cut appear (Stewart & Sun, Matrix Perturbation Theory, 1990, Section
+    V.2). What a function does with a rotation of the basis within the space is not differentiated.
 
     Args:
         table: X, float64, at least `count` columns.

@@ -48,7 +48,9 @@ class Target:
 
 
 def squared_excess(target: Target, omega: Float[Tensor, "n l"]) -> Float[Tensor, ""]:
-    """(|A - B|^2 - best) / best, B of rank r from the range of A Omega; at least zero, differentiable in the space of Omega.
+    """(|A - B|^2 - best) / best, B of rank r from the range of A Omega.
+
+    At least zero, differentiable in the space of Omega.
 
     Args:
         target: A.

@@ -122,8 +122,8 @@ class SketchTask(Task):
     def loss(self, model: nn.Module, batch: SketchBatch) -> tuple[Tensor, dict[str, float]]:
         """Mean soft minimum of the log squared excess and the untrained one, over the latter.
 
-        Held-out rows will choose between the two, so a lift that is much better on some matrices is worth more than one that is
-        a little better on all.
+        Held-out rows will choose between the two, so a lift that is much better on some matrices is worth more than one
+        that is a little better on all.
         """
         assert isinstance(model, Lift)
         untrained = on_device(untrained_lift(self.model), batch.generator.device)
@@ -152,7 +152,10 @@ class SketchTask(Task):
     def validate(
         self, model: nn.Module, validation_set: list[tuple[str, list[Target]]]
     ) -> tuple[dict[str, float], list[dict[str, Any]]]:
-        """Excess of the whole sketch, decisions and noise included, over that of the untrained one with the same draws."""
+        """Excess of the whole sketch, decisions and noise included.
+
+        Over that of the untrained one with the same draws.
+        """
         assert isinstance(model, Lift)
         width = self.validation_rank + _NUM_OVERSAMPLES
         laws = RangeFormerSketch(model), RangeFormerSketch(untrained_lift(self.model))
@@ -207,7 +210,9 @@ def draw_target(law: str, shape: tuple[int, int], generator: torch.Generator) ->
 
 
 def as_a_table(matrix: Tensor, generator: torch.Generator) -> Tensor:
-    """A matrix as people's tables are: with an offset, or without what is below a threshold, its columns in units of their own.
+    """A matrix as people's tables are.
+
+    With an offset, or without what is below a threshold, its columns in units of their own.
 
     The laws know none of these, so that a lift that has seen the laws alone does not know what sizes of columns mean.
 

@@ -1,4 +1,7 @@
-"""Dask arrays: products block by block where the blocks are, on threads or on a cluster; only thin matrices come back."""
+"""Dask arrays: products block by block where the blocks are, on threads or on a cluster.
+
+Only thin matrices come back.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -36,7 +39,8 @@ class DaskOperator(OutOfCoreOperator):
             )
         if np.isnan(array.shape).any():
             raise ValueError(
-                f"`A` must have known chunk sizes. Got a dask array of shape {array.shape}; call A.compute_chunk_sizes()."
+                f"`A` must have known chunk sizes. Got a dask array of shape {array.shape}; call "
+                "A.compute_chunk_sizes()."
             )
         if array.ndim != 2 or 0 in array.shape:
             raise ValueError(f"`A` must be one matrix (m, n), not empty. Got shape {array.shape}.")
@@ -110,7 +114,10 @@ def _product(array: Any, vectors: Tensor) -> Tensor:
 
 
 def _thin(vectors: np.ndarray, chunks: tuple[int, ...]) -> da.Array:
-    """Vectors in memory as a dask array with the chunks of what they meet; on a cluster sent once, not within the graph."""
+    """Vectors in memory as a dask array with the chunks of what they meet.
+
+    On a cluster sent once, not within the graph.
+    """
     pieces = np.split(vectors, np.cumsum(chunks)[:-1])
     client = _client()
     if client is None:

@@ -1,4 +1,7 @@
-"""Matrices that are not in memory: what their operators share, and one look for all the rows that a sketch will ask for."""
+"""Matrices that are not in memory.
+
+What their operators share, and one look for all the rows that a sketch will ask for.
+"""
 
 import contextlib
 from collections.abc import Callable
@@ -10,7 +13,10 @@ from rangeformer.shapes import Int, Tensor
 from sketching.sketches.base import normal
 
 MOST_SAMPLED_ENTRIES = 1 << 24
-"""Entries of rows that are held in memory unless the caller asks for more: 128 MiB in float64, and a few times that at work."""
+"""Entries of rows that are held in memory unless the caller asks for more.
+
+128 MiB in float64, and a few times that at work.
+"""
 
 
 class OutOfCoreOperator(MatrixOperator):
@@ -70,8 +76,8 @@ def rehearse(
 ) -> Int[Tensor, " c"]:
     """The rows that a sketch will most likely ask for, so that they can be read in one look instead of two.
 
-    A sketch looks at a few rows before it decides which others to read, but on most matrices decides the same. The law is run on a
-    stand-in with a copy of the generator; should A turn out otherwise, what is missing is read then.
+    A sketch looks at a few rows before it decides which others to read, but on most matrices decides the same. The law
+    is run on a stand-in with a copy of the generator; should A turn out otherwise, what is missing is read then.
 
     Args:
         shape: Of A.

@@ -14,8 +14,8 @@ _AFFORDABLE = 0.2  # rows^2 over m rank
 class Sketch(ABC):
     """A law of n x l matrices Omega whose image A Omega is to span A's leading range.
 
-    Whatever a sketch reads of A before it draws is read through the operator and stands in `operator.reads`: c rows cost
-    c n entries, c / m of a pass.
+    Whatever a sketch reads of A before it draws is read through the operator and stands in `operator.reads`: c rows
+    cost c n entries, c / m of a pass.
 
     Attributes:
         looks: Whether the law reads rows of A before it draws.
@@ -37,8 +37,8 @@ class Sketch(ABC):
         Args:
             operator: A, `(m, n)`, one matrix.
             num_columns: l, columns of Omega; at most n.
-            max_rows: Most rows' worth of entries to read beforehand, ignored by laws that read nothing. Default: the larger
-                of 4 l and a tenth of the rows, never more than half of them, see `default_max_rows`.
+            max_rows: Most rows' worth of entries to read beforehand, ignored by laws that read nothing. Default: the
+                larger of 4 l and a tenth of the rows, never more than half of them, see `default_max_rows`.
             generator: Source of all randomness.
 
         Returns:
@@ -49,8 +49,8 @@ class Sketch(ABC):
 def default_max_rows(operator: MatrixOperator, rank: int) -> int:
     """How many rows a sketch may read by default: the larger of 4 rank and a tenth, never more than half, at least one.
 
-    Where rows are long, no more than what can be worked with in a tenth of the time of two passes: time grows as the square of
-    the number of rows read, and past 4 rank each buys little.
+    Where rows are long, no more than what can be worked with in a tenth of the time of two passes: time grows as the
+    square of the number of rows read, and past 4 rank each buys little.
 
     Args:
         operator: A.

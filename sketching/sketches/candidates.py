@@ -1,8 +1,11 @@
-"""Guesses of A^T A beside the sample's own, R^T R: each a table of features of A's columns, made from rows that were read.
+"""Guesses of A^T A beside the sample's own, R^T R.
 
-The untrained lift is a guess that needs no data but the rows; a trained one is another, better where matrices are like those
-that it has seen and worse where they are not. Of a family to which A may belong there are two more: the leading space of its
-mean, and the members that are like the rows read. Held-out rows decide, so a guess that is wrong costs time, and nothing else.
+Each a table of features of A's columns, made from rows that were read.
+
+The untrained lift is a guess that needs no data but the rows; a trained one is another, better where matrices are like
+those that it has seen and worse where they are not. Of a family to which A may belong there are two more: the leading
+space of its mean, and the members that are like the rows read. Held-out rows decide, so a guess that is wrong costs
+time, and nothing else.
 """
 
 import copy
@@ -62,8 +65,9 @@ class Guess:
 def guesses_of(lift: Lift, num_columns: int, device: torch.device, *, few_rows: bool) -> list[Guess]:
     """The guesses that a lift can make of a matrix, the one that rests on least first.
 
-    What a lift has been trained to is worth something where rows are fewer than the columns of the sketch. With more of them it has gained
-    nothing on real matrices, and held-out rows overrate it: they judge by two thirds of the rows what is then done with all.
+    What a lift has been trained to is worth something where rows are fewer than the columns of the sketch. With more of
+    them it has gained nothing on real matrices, and held-out rows overrate it: they judge by two thirds of the rows
+    what is then done with all.
 
     Args:
         lift: The network.

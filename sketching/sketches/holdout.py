@@ -1,10 +1,10 @@
 """How much of a sketch to take from the rows read, from their lift, and from chance: decided by rows left out.
 
-A candidate law is built from some of the rows and judged by the energy of the others that it captures. Three questions are
-answered by the same numbers: which guess to take beside the rows (`sketching.sketches.candidates`) and its share, if any;
-whether directions beyond the sampled rows beat random ones, else those columns are Gaussian; and how heavy the tail is. What
-the candidates miss of the held-out rows is spread over many rows on benign matrices; if it sits in a few, other such rows
-will be among the unread ones, and every column of the sketch needs Gaussian noise enough to find them.
+A candidate law is built from some of the rows and judged by the energy of the others that it captures. Three questions
+are answered by the same numbers: which guess to take beside the rows (`sketching.sketches.candidates`) and its share,
+if any; whether directions beyond the sampled rows beat random ones, else those columns are Gaussian; and how heavy the
+tail is. What the candidates miss of the held-out rows is spread over many rows on benign matrices; if it sits in a few,
+other such rows will be among the unread ones, and every column of the sketch needs Gaussian noise enough to find them.
 """
 
 from dataclasses import dataclass

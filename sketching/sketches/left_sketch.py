@@ -1,8 +1,8 @@
 """Something to look at where A is known through products alone: a few random combinations of its rows.
 
-G^T A for a thin Gaussian G has independent rows with second moment A^T A, which is all that a sketch asks of a sample; unlike
-sampled rows none of A's is missing from it. It costs a pass of a few vectors. (This is the first half of a half power
-iteration; Halko, Martinsson & Tropp 2011, Section 4.5.)
+G^T A for a thin Gaussian G has independent rows with second moment A^T A, which is all that a sketch asks of a sample;
+unlike sampled rows none of A's is missing from it. It costs a pass of a few vectors. (This is the first half of a half
+power iteration; Halko, Martinsson & Tropp 2011, Section 4.5.)
 """
 
 import torch
@@ -36,8 +36,8 @@ def thin_product(operator: MatrixOperator, count: int, generator: torch.Generato
 def in_no_order(omega: Float[Tensor, "n l"], generator: torch.Generator) -> Float[Tensor, "n l"]:
     """The same span by columns of which none comes first.
 
-    "auto" asks what the last columns have gained. Best first, those after a thin product gain next to nothing even where another
-    pass would gain much; after sampled rows, which leave less to be gained, that is what ends it in time.
+    "auto" asks what the last columns have gained. Best first, those after a thin product gain next to nothing even
+    where another pass would gain much; after sampled rows, which leave less to be gained, that is what ends it in time.
 
     Args:
         omega: A sketch.

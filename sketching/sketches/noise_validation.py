@@ -1,8 +1,9 @@
 """How much noise a heavy-tailed matrix calls for, tried on the rows that were read as if they were all there are.
 
-Rows that stand out and were not read are found by chance alone: by Gaussian noise in every column of the sketch. Too little of
-it loses them; too much loses what the rows read have shown. So the whole procedure is rehearsed: a third of the rows plays
-those read, directions come from them, and the range of R (directions + noise) is asked what it misses of R.
+Rows that stand out and were not read are found by chance alone: by Gaussian noise in every column of the sketch. Too
+little of it loses them; too much loses what the rows read have shown. So the whole procedure is rehearsed: a third of
+the rows plays those read, directions come from them, and the range of R (directions + noise) is asked what it misses of
+R.
 """
 
 import math

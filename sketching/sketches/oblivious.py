@@ -58,10 +58,12 @@ class SparseSign(Sketch):
 
 
 class SubsampledTrig(Sketch):
-    """Random columns of E F with random signs E and the orthonormal cosine transform F, twice (Tropp 2019, Section 3.2).
+    """Random columns of E F with random signs E and the orthonormal cosine transform F.
 
-    Omega = E F E' F R, R choosing l columns: orthonormal columns, close to Haar. The matrix is written out, since A may be
-    known through products alone; its columns cost O(n l log n).
+    Twice (Tropp 2019, Section 3.2).
+
+    Omega = E F E' F R, R choosing l columns: orthonormal columns, close to Haar. The matrix is written out, since A may
+    be known through products alone; its columns cost O(n l log n).
     """
 
     def draw(

@@ -1,15 +1,16 @@
 """The lift: nonlinear features of a few rows that reach directions of the row space which those rows do not span.
 
-Row i of A is a draw from an unknown law over vectors of n numbers; the best sketch is spanned by the leading eigenvectors
-of its second moment A^T A / m. From c rows R two guesses of it are at hand: the sample's own, R^T R, right on its span and
-zero elsewhere, and a kernel between the *columns* of R, the tokens t_j in R^c:
+Row i of A is a draw from an unknown law over vectors of n numbers; the best sketch is spanned by the leading
+eigenvectors of its second moment A^T A / m. From c rows R two guesses of it are at hand: the sample's own, R^T R, right
+on its span and zero elsewhere, and a kernel between the *columns* of R, the tokens t_j in R^c:
 
     k(j, j') = |t_j| |t_j'| mean_b exp(-|t_j - t_j'|^2 / (2 b s^2)),   s^2 the median squared distance of two tokens:
 
-entries that have moved together in the rows read will do so in the others (neighbouring pixels, words of one topic). The
-kernel is never formed: random cosine features of the tokens (Rahimi & Recht, NeurIPS 2007) stand for it. This module is a
-network whose corrections start at zero, so that untrained it is exactly that kernel; what it may learn are the gains of the
-token's channels, the lengths b and their weights, and further features of every entry by looped linear attention over all.
+entries that have moved together in the rows read will do so in the others (neighbouring pixels, words of one topic).
+The kernel is never formed: random cosine features of the tokens (Rahimi & Recht, NeurIPS 2007) stand for it. This
+module is a network whose corrections start at zero, so that untrained it is exactly that kernel; what it may learn are
+the gains of the token's channels, the lengths b and their weights, and further features of every entry by looped linear
+attention over all.
 """
 
 import math
@@ -84,8 +85,8 @@ class Lift(nn.Module):
         generator: Source of the initial weights, on which the output does not depend until it is trained.
 
     Attributes:
-        family: `(n, k)` leading right singular vectors of a family that the lift was fine-tuned to, each times the root of its
-            energy; empty if it was not. `forward` does not use it.
+        family: `(n, k)` leading right singular vectors of a family that the lift was fine-tuned to, each times the root
+            of its energy; empty if it was not. `forward` does not use it.
         members: `(num_members, k, k)` members in those directions, see `sketching.sketches.likeness`. Nor this.
 
     Example:

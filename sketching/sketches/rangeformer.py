@@ -1,10 +1,10 @@
 """The sketch that looks first: reads a few rows, decides which and how many more, then blends what it saw.
 
-Omega = [leading eigenvectors of R^T R / |R|^2 + share Psi Psi^T | Gaussian fill] + noise: sampled directions, their lift
-(`sketching.sketches.random_features`) and a Gaussian part, in proportions that held-out rows decide (`sketching.sketches.holdout`). The
-law N(0, Sigma) with such a Sigma is that of Boulle & Townsend, "Learning elliptic PDEs with randomized linear algebra", 2022
-(arXiv:2105.13052), whose bound improves with the alignment of Sigma and A's leading right singular space; the
-eigenvectors themselves are its best deterministic draw.
+Omega = [leading eigenvectors of R^T R / |R|^2 + share Psi Psi^T | Gaussian fill] + noise: sampled directions, their
+lift (`sketching.sketches.random_features`) and a Gaussian part, in proportions that held-out rows decide
+(`sketching.sketches.holdout`). The law N(0, Sigma) with such a Sigma is that of Boulle & Townsend, "Learning elliptic
+PDEs with randomized linear algebra", 2022 (arXiv:2105.13052), whose bound improves with the alignment of Sigma and A's
+leading right singular space; the eigenvectors themselves are its best deterministic draw.
 """
 
 import math
@@ -45,7 +45,8 @@ class RangeFormerSketch(Sketch):
     (`sketching.sketches.left_sketch`).
 
     Args:
-        lift: The network that lifts sampled rows, beside the untrained one. Default: that one alone, which is a classical kernel.
+        lift: The network that lifts sampled rows, beside the untrained one. Default: that one alone, which is a
+            classical kernel.
     """
 
     looks = True
@@ -185,7 +186,10 @@ def _with_noise_tried(
     num_columns: int,
     generator: torch.Generator,
 ) -> Decision:
-    """The decision with the noise of a rehearsal, where what is missed sits in few rows and there are enough to rehearse."""
+    """The decision with the noise of a rehearsal.
+
+    Where what is missed sits in few rows and there are enough to rehearse.
+    """
     if decision.spread >= _UNEVEN or len(rows) <= 2 * num_columns:
         return decision
     least, rows = LEAST_NOISE / len(rows), _of_entries(rows, entries)

@@ -1,9 +1,9 @@
 """Which rows of a matrix to read when only a few may be read.
 
-Rows that stand next to each other are often alike (images, time series, sorted tables), so a sample takes one row from each
-of c equal strata of the index: never more variance than c uniform rows, and without any order the same. Where a few rows
-carry most of the energy uniform samples miss them; then one or two columns of A, a few per cent of the budget, tell the
-others' sizes and rows are drawn with unequal probability (stratified all the same) and weighted by the inverse
+Rows that stand next to each other are often alike (images, time series, sorted tables), so a sample takes one row from
+each of c equal strata of the index: never more variance than c uniform rows, and without any order the same. Where a
+few rows carry most of the energy uniform samples miss them; then one or two columns of A, a few per cent of the budget,
+tell the others' sizes and rows are drawn with unequal probability (stratified all the same) and weighted by the inverse
 probability of being read in either stage, so that sum_i w_i a_i a_i^T estimates A^T A in every case.
 """
 
@@ -25,7 +25,8 @@ class SampledRows:
 
     Attributes:
         index: `(c,)` which rows, distinct.
-        rows: `(c, n)` in A's dtype, each times the square root of its weight over a common scale: R^T R ~ A^T A / scale^2.
+        rows: `(c, n)` in A's dtype, each times the square root of its weight over a common scale: R^T R ~ A^T A /
+            scale^2.
         num_columns_read: Whole columns that were read to find the sizes of rows.
     """
 
@@ -103,7 +104,10 @@ def scaled(rows: Float[Tensor, "c n"], weights: Float[Tensor, " c"]) -> Float[Te
 
 
 def _expected_numbers(law: Float[Tensor, " m"], unread: Tensor, count: int) -> Tensor:
-    """Probabilities proportional to the law that sum to `count` over the unread rows; those that would pass one are one."""
+    """Probabilities proportional to the law that sum to `count` over the unread rows.
+
+    Those that would pass one are one.
+    """
     expected = law * (count / law[unread].sum())
     for _ in range(3):  # capping some rows raises the others, which may cap a few more
         certain = expected >= 1

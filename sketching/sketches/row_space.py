@@ -1,7 +1,8 @@
 """What the rows that were read span: leading right singular vectors, exactly, or fast where rows are long or many.
 
 A long table is only ever multiplied; what is decomposed are Gram matrices of c x c numbers. That squares the condition
-number: callers that ask for it in float32 check how deep the eigenvalues reach, and take float64, or QR, where it is too deep.
+number: callers that ask for it in float32 check how deep the eigenvalues reach, and take float64, or QR, where it is
+too deep.
 """
 
 import torch
@@ -42,8 +43,8 @@ def leading_eigenvectors(
 ) -> tuple[Float[Tensor, "c k"], Float[Tensor, " k"]]:
     """At most `count` leading eigenvectors of R R^T, and their eigenvalues, in descending order.
 
-    Of many rows by subspace iteration on it, three power iterations on R (Halko, Martinsson & Tropp 2011, Algorithm 4.4) at the
-    price of small products.
+    Of many rows by subspace iteration on it, three power iterations on R (Halko, Martinsson & Tropp 2011, Algorithm
+    4.4) at the price of small products.
 
     Args:
         gram: R R^T.

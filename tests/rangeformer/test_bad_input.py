@@ -1,7 +1,7 @@
 """Every message about bad input, as a user without a run-time type checker meets it.
 
-The tests' type checker would step in before our own checks; so all calls are made in one fresh process without it, which prints what
-was raised.
+The tests' type checker would step in before our own checks; so all calls are made in one fresh process without it,
+which prints what was raised.
 """
 
 import json

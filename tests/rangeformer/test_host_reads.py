@@ -1,4 +1,7 @@
-"""On a GPU every number that the host reads makes it wait for the device: the loops read what decides whether they go on, and no more."""
+"""On a GPU every number that the host reads makes it wait for the device.
+
+The loops read what decides whether they go on, and no more.
+"""
 
 from contextlib import contextmanager
 

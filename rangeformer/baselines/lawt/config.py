@@ -47,7 +47,9 @@ class LawtConfig:
     num_positions: int = 4096
     """Longest sequence: learned position codes."""
     positions: str = "random"
-    """What the position codes start from: random numbers, as in the paper, or sinusoids, in which equal distances are equal
+    """What the position codes start from.
+
+    Random numbers, as in the paper, or sinusoids, in which equal distances are equal
     rotations, so that what is learned of one entry helps with the others."""
 
     def __post_init__(self) -> None:

@@ -1,4 +1,7 @@
-"""Writing answers token by token: the likeliest next token, or a beam of the likeliest beginnings; keys and values are kept."""
+"""Writing answers token by token: the likeliest next token, or a beam of the likeliest beginnings.
+
+Keys and values are kept.
+"""
 
 import torch
 

@@ -54,7 +54,10 @@ def significant(values: Float[Tensor, "*s"], digits: int = 3) -> tuple[Int[Tenso
 
 
 def with_exponent(mantissa: Tensor, exponent: Int[Tensor, "*s"]) -> Float[Tensor, "*s"]:
-    """Values m 10^b, float64: correctly rounded for |b| <= 22, where powers of ten are exact; within an ulp or two elsewhere."""
+    """Values m 10^b, float64: correctly rounded for |b| <= 22, where powers of ten are exact.
+
+    Within an ulp or two elsewhere.
+    """
     powers = _POWERS.to(mantissa.device)
     m = mantissa.double()
     return torch.where(exponent >= 0, m * powers[exponent.clamp(0, 308)], m / powers[(-exponent).clamp(0, 308)])

@@ -6,8 +6,8 @@
     B1999        2  314 E-2           0 E0      mantissas -1000..1000, exponents
     FP15         1  FP314/-2          FP0/-9    900 mantissas x 2 signs x 16 exponents, -99..99 / -9, two overflows
 
-Decoding is strict: what `tokens` never writes is malformed (a leading zero, a zero with another sign or exponent), since
-such a sequence says that the model has not learnt to write numbers.
+Decoding is strict: what `tokens` never writes is malformed (a leading zero, a zero with another sign or exponent),
+since such a sequence says that the model has not learnt to write numbers.
 
 References:
     Charton, Linear algebra with transformers, TMLR 2022, arXiv:2112.01898, section 3.

@@ -1,4 +1,7 @@
-"""How right a model is, in the paper's figures and beside them; and how right the exact answer is, once it is rounded."""
+"""How right a model is, in the paper's figures and beside them.
+
+And how right the exact answer is, once it is rounded.
+"""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,7 @@
-"""Post-norm transformer layers (Vaswani et al. 2017, arXiv:1706.03762): ReLU, four hidden units a channel, no dropout."""
+"""Post-norm transformer layers (Vaswani et al. 2017, arXiv:1706.03762).
+
+ReLU, four hidden units a channel, no dropout.
+"""
 
 import torch
 from torch import nn
@@ -120,7 +123,10 @@ class DecoderLayer(nn.Module):
 
 
 def _waves(num_positions: int, width: int) -> Float[Tensor, "p width"]:
-    """Sines, then cosines, of wavelengths from 2 pi to that times the number of positions (Vaswani et al., section 3.5)."""
+    """Sines, then cosines, of wavelengths from 2 pi to that times the number of positions.
+
+    Vaswani et al., section 3.5.
+    """
     count = width // 2
     frequencies = num_positions ** (-torch.arange(count) / count)
     angles = torch.arange(num_positions).unsqueeze(1) * frequencies

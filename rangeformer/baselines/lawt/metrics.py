@@ -1,16 +1,18 @@
-"""The paper's error of a prediction, the checks whose absence it hides, and answers that it accepts though they are trivial.
+"""The paper's error of a prediction, the checks whose absence it hides.
 
-Norms are entrywise, |X| = sum |x_ij|. A prediction is right at tolerance t if its error is below t. M is the input as the
-model read it, rounded to three digits.
+Answers that it accepts though they are trivial.
+
+Norms are entrywise, |X| = sum |x_ij|. A prediction is right at tolerance t if its error is below t. M is the input as
+the model read it, rounded to three digits.
 
     eigenvectors, P = (d, H)    |H^T M H - diag d| / |d|, both predicted
     svd, P = (s, U, V)          |U^T M V - diag s| / |s|
     inversion                   |M P - I| / n
     all others                  |P - O| / |O|, O the target as it is written (transposition: M^T)
 
-The first two never ask that H, U or V be orthogonal, of unit columns, or that d be eigenvalues: zero, one true pair with
-zeros beside it, and every congruence M = L D L^T pass. The third exceeds any tolerance for the true inverse, rounded,
-of an ill-conditioned matrix. `checks` says what is missing.
+The first two never ask that H, U or V be orthogonal, of unit columns, or that d be eigenvalues: zero, one true pair
+with zeros beside it, and every congruence M = L D L^T pass. The third exceeds any tolerance for the true inverse,
+rounded, of an ill-conditioned matrix. `checks` says what is missing.
 """
 
 import torch

@@ -101,7 +101,10 @@ class LawtTransformer(nn.Module):
     def forward(
         self, source: Int[Tensor, "b s"], written: Int[Tensor, "b t"]
     ) -> tuple[Float[Tensor, "b t vocabulary"], Float[Tensor, ""]]:
-        """Logits of the token after each one of `written` (teacher forcing), and the encoder's mean number of passes."""
+        """Logits of the token after each one of `written` (teacher forcing).
+
+        The encoder's mean number of passes.
+        """
         cache, passes = self._encode(source)
         return self._decode(written, cache, causal=True), passes
 

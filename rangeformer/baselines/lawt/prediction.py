@@ -22,7 +22,8 @@ def predict(
         num_beams: 1 for greedy decoding.
 
     Returns:
-        Answers `(b, r, s)` of the dtype and on the device of `matrices`, NaN where malformed, and whether each is well-formed.
+        Answers `(b, r, s)` of the dtype and on the device of `matrices`, NaN where malformed, and whether each is
+        well-formed.
 
     Raises:
         ValueError: If the task is unknown, or the input has not its form, or a number that the encoding cannot write.

@@ -1,4 +1,7 @@
-"""Fresh examples of the tasks, with exact answers, grouped by task and size so that each group is one batch of LAPACK's."""
+"""Fresh examples of the tasks, with exact answers.
+
+Grouped by task and size so that each group is one batch of LAPACK's.
+"""
 
 from dataclasses import dataclass, replace
 

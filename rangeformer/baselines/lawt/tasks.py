@@ -6,13 +6,13 @@
     matrix_vector    [M | v]          M^T v, n x 1
     matrix_product   [A | B], m x 2n  A^T B, n x n
     eigenvalues      symmetric, n x n descending, n x 1
-    eigenvectors     symmetric, n x n row 1: eigenvalues, ascending as LAPACK leaves them; then the eigenvectors in columns
-    inversion        n x n            M^-1
+    eigenvectors     symmetric, n x n row 1: eigenvalues, ascending as LAPACK leaves them; then the eigenvectors in
+    columns inversion        n x n            M^-1
     singular_values  m x n            descending, k x 1, k = min(m, n)
     svd              m x n            (1 + m + n) x k: singular values, then U, then V
 
-Products take the transpose of the first operand, so that an entry is a product of two columns. Signs of eigenvectors and
-singular vectors are LAPACK's, a coin flip for every vector, unless they are fixed, which makes the task easier.
+Products take the transpose of the first operand, so that an entry is a product of two columns. Signs of eigenvectors
+and singular vectors are LAPACK's, a coin flip for every vector, unless they are fixed, which makes the task easier.
 """
 
 from collections.abc import Callable

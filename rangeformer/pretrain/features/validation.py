@@ -18,8 +18,10 @@ from rangeformer.pretrain.features.objectives import (
 from rangeformer.pretrain.features.problems import Problem, make_problem
 
 FIGURES_MEAN = (
-    "missed: share of the oracle's gain in mean log D_i not reached with 2k candidates (0 oracle, 1 no neighbours; over "
-    "matrices the geometric mean of share + 0.01, less 0.01, so that no law outweighs the others); recall: share of the "
+    "missed: share of the oracle's gain in mean log D_i not reached with 2k candidates (0 oracle, 1 no neighbours; "
+    "over "
+    "matrices the geometric mean of share + 0.01, less 0.01, so that no law outweighs the others); recall: share of "
+    "the "
     "oracle's neighbours found; range: log share of |K|_F^2 outside c range directions"
 )
 _FLOOR = 0.01  # of the share missed: differences below it do not matter

@@ -1,7 +1,7 @@
 """Training the Galerkin member: a scale and a start that leave smaller residuals in spaces too small to be complete.
 
-The blocks are narrow and the loops few, or there would be nothing to gain: a complete space is exact untrained. Gradients flow
-through the whole loop, products, orthonormalisation and projection alike.
+The blocks are narrow and the loops few, or there would be nothing to gain: a complete space is exact untrained.
+Gradients flow through the whole loop, products, orthonormalisation and projection alike.
 """
 
 import math
@@ -151,7 +151,8 @@ class GalerkinTask(Task):
     def card(self) -> dict[str, Any]:
         """The laws, and what the figures mean."""
         meaning = {
-            "ratio": "geometric mean over validation laws, sizes and loops of the relative residual over the untrained one",
+            "ratio": "geometric mean over validation laws, sizes and loops of the relative residual over the "
+            "untrained one",
             "worst": "the largest of these ratios",
         }
         return {"training_laws": {"all": self.laws, "documented_in": "rangeformer/structured"}, "meaning": meaning}

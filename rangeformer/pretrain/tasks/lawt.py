@@ -1,10 +1,11 @@
 """Training Charton's sequence-to-sequence models: cross-entropy of the next token, fresh examples in every step.
 
-As in the paper: teacher forcing, the mean over all target tokens with dimensions and end, an Adam, warm-up. Otherwise than
-there: the learning rate follows one cosine to its end, a moving average of the weights is what is validated, examples in
-validation are the same throughout, matrices may have fewer rows and fewer negative numbers at first, and the best model is
-kept by the cross-entropy, which, unlike the accuracy, moves from the first step. Fresh examples cannot be overfitted, so
-the laws of validation are those of training.
+As in the paper: teacher forcing, the mean over all target tokens with dimensions and end, an Adam, warm-up. Otherwise
+than
+there: the learning rate follows one cosine to its end, a moving average of the weights is what is validated, examples
+in validation are the same throughout, matrices may have fewer rows and fewer negative numbers at first, and the best
+model is kept by the cross-entropy, which, unlike the accuracy, moves from the first step. Fresh examples cannot be
+overfitted, so the laws of validation are those of training.
 """
 
 from bisect import bisect_left
@@ -70,12 +71,16 @@ class LawtTask(Task):
     validation_size: int = 500
     """Examples that are decoded and scored in each validation."""
     rows_from: tuple[float, ...] = ()
-    """Progress from which matrices have two rows, three..., and from the last one on all; before, they have one. A batch of
-    fewer rows has as many more matrices. They are the first rows of larger ones, written at the same positions, so that
+    """Progress from which matrices have two rows, three..., and from the last one on all.
+
+    Before, they have one. A batch of fewer rows has as many more matrices. They are the first rows of larger ones,
+    written at the same positions, so that
     arithmetic is learned where few positions are to be told apart. The paper has none of this: ()."""
     signs_between: tuple[float, float] | None = None
-    """Progress between which the share of negative coefficients grows from none to that of `source`. The sign of a product
-    says nothing about either factor's, and where sums of such products are asked, the second one's is not found; among
+    """Progress between which the share of negative coefficients grows from none to that of `source`.
+
+    The sign of a product says nothing about either factor's, and where sums of such products are asked, the second
+    one's is not found; among
     mostly positive numbers each sign tells something by itself. The paper has none of this: None."""
     passes_price: float = 0.001
     """What a pass of a halting encoder costs in the loss."""
@@ -115,7 +120,8 @@ class LawtTask(Task):
         ]
         if self.model.kind == "transformer" and max(lengths) > self.model.num_positions:
             raise ValueError(
-                f"`num_positions` must be at least {max(lengths)}, the longest sequence. Got {self.model.num_positions}; "
+                f"`num_positions` must be at least {max(lengths)}, the longest sequence. Got "
+                f"{self.model.num_positions}; "
                 "take smaller matrices, a shorter encoding or more positions."
             )
 
@@ -200,7 +206,8 @@ class LawtTask(Task):
         return {
             "training_laws": laws,
             "examples_per_step": self.batch_size,
-            "meaning": "cross_entropy: mean over target tokens, by which the best model is kept; exact: share of answers "
+            "meaning": "cross_entropy: mean over target tokens, by which the best model is kept; exact: share of "
+            "answers "
             "of which every token is right; right_t: share of answers with the paper's relative error below t; all "
             "on examples of the laws that are trained on, drawn anew",
         }

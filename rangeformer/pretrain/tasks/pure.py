@@ -1,8 +1,9 @@
 """Training the pure member: coefficients that take most off the error in each loop, and read-outs of exact answers.
 
-The loop is trained by short windows (Yang et al., "Looped transformers are better at learning learning algorithms", ICLR
-2024, arXiv:2311.12424): what it did before a window is a constant, and within one the loss is the log of the energy error
-|x - A^-1 b|_A after each loop relative to that before the window. Whole paths of sixteen loops gave gradients of any size.
+The loop is trained by short windows (Yang et al., "Looped transformers are better at learning learning algorithms",
+ICLR 2024, arXiv:2311.12424): what it did before a window is a constant, and within one the loss is the log of the
+energy error |x - A^-1 b|_A after each loop relative to that before the window. Whole paths of sixteen loops gave
+gradients of any size.
 """
 
 import math

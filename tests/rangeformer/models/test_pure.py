@@ -1,4 +1,7 @@
-"""The pure member: what it says untrained and trained, what it does not depend on, and that nothing is solved inside."""
+"""The pure member: what it says untrained and trained, what it does not depend on.
+
+That nothing is solved inside.
+"""
 
 import math
 
@@ -23,7 +26,10 @@ def model() -> PureRangeFormer:
 
 
 def as_conjugate_gradients(model: PureRangeFormer) -> PureRangeFormer:
-    """log alpha = log <r, r> / <p, q> and log beta = log <r', r'> / <r, r>, with the networks and the gate switched off."""
+    """log alpha = log <r, r> / <p, q> and log beta = log <r', r'> / <r, r>.
+
+    With the networks and the gate switched off.
+    """
     with torch.no_grad():
         for part in (model.alpha, model.beta):
             part.linear.weight.zero_()

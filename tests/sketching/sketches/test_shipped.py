@@ -26,7 +26,8 @@ def test_rangeformer_by_name_is_the_trained_lift_read_once():
     trained, untrained = as_sketch("rangeformer"), as_sketch("rangeformer-untrained")
     assert isinstance(trained, sketching.RangeFormerSketch)
     assert isinstance(untrained, sketching.RangeFormerSketch)
-    assert trained.lift is trained_lift() is as_sketch("rangeformer").lift  # pyright: ignore[reportAttributeAccessIssue]
+    sketch = as_sketch("rangeformer")
+    assert trained.lift is trained_lift() is sketch.lift  # pyright: ignore[reportAttributeAccessIssue]
     assert trained.lift.is_trained()
     assert not untrained.lift.is_trained()
 

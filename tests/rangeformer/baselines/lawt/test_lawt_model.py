@@ -1,4 +1,7 @@
-"""The models: naive twins of attention and layers, padding, causality, loops, halting, rivals, decoding with a cache."""
+"""The models: naive twins of attention and layers, padding, causality, loops, halting, rivals.
+
+Decoding with a cache.
+"""
 
 import dataclasses
 
