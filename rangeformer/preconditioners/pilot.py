@@ -18,6 +18,7 @@ import torch
 from rangeformer.operators import MatrixOperator
 from rangeformer.preconditioners.local import conditional_weights
 from rangeformer.preconditioners.pivoted import pivoted_cholesky
+from rangeformer.randomness import draw_normal, draw_order
 from rangeformer.shapes import Float, Tensor
 
 _NUM_COLUMNS = 32
@@ -59,8 +60,7 @@ def pilot(operator: MatrixOperator, *, generator: torch.Generator | None = None)
     if k == 0:
         return Pilot(floor if known is None else known, 1.0, 0.0, 0.0)
     first = pivoted_cholesky(operator, min(_NUM_COLUMNS, n // 2), noise=known, generator=generator)
-    device = generator.device if generator is not None else torch.device("cpu")
-    shuffled = torch.randperm(n, generator=generator, device=device).to(operator.device)
+    shuffled = draw_order(n, generator, device=operator.device)
     rows = shuffled[: min(_NUM_ROWS, n)].expand(*operator.batch_shape, -1)
     residual = torch.maximum(first.residual_diagonal + (0 if known is None else known), floor)
     own_residual = torch.take_along_dim(residual, rows, -1).to(torch.float64)
@@ -116,10 +116,9 @@ def smallest_ritz_share(
     operator: MatrixOperator, diagonal: Float[Tensor, "*batch n"], *, generator: torch.Generator | None = None
 ) -> Float[Tensor, "*batch"]:
     """Smallest Ritz value of A with its diagonal scaled to one, after a few Lanczos steps; at least zero, float64."""
-    device = generator.device if generator is not None else torch.device("cpu")
     scale = torch.where(diagonal > 0, diagonal, torch.ones_like(diagonal)).rsqrt().unsqueeze(-1)
-    start = torch.randn((*operator.shape[:-1], 1), generator=generator, dtype=operator.dtype, device=device)
-    basis = torch.nn.functional.normalize(start.to(operator.device), dim=-2)
+    start = draw_normal((*operator.shape[:-1], 1), generator, dtype=operator.dtype, device=operator.device)
+    basis = torch.nn.functional.normalize(start, dim=-2)
     images = basis[..., :0]
     for _ in range(min(_NUM_LANCZOS, operator.num_rows)):
         image = scale * operator.matmul(scale * basis[..., -1:])

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 
 from rangeformer.operators import MatrixOperator
+from rangeformer.randomness import draw_uniform
 from rangeformer.shapes import Float, Int, Tensor
 
 RULES = ("random", "greedy")
@@ -92,9 +93,8 @@ def pivoted_cholesky(
 
 def _uniforms(count: int, like: Tensor, generator: torch.Generator | None) -> Float[Tensor, "count *batch 1"]:
     """What all pivots are drawn with, moved to the device once and not pivot by pivot; float64."""
-    device = generator.device if generator is not None else torch.device("cpu")
     shape = (count, *like.shape[:-1], 1)
-    return torch.rand(shape, dtype=torch.float64, generator=generator, device=device).to(like.device)
+    return draw_uniform(shape, generator, dtype=torch.float64, device=like.device)
 
 
 def _draw(weights: Tensor, u: Float[Tensor, "*batch 1"]) -> Tensor:

@@ -3,6 +3,7 @@ from helpers import kernel
 
 import rangeformer as rf
 import sketching
+from rangeformer.randomness import draw_normal, draw_order, draw_signs, draw_uniform
 
 
 def untouched(call):
@@ -34,3 +35,26 @@ def test_samples_are_new_each_time_and_follow_the_global_seed():
     assert not torch.equal(first, second)
     torch.manual_seed(0)
     assert torch.equal(rf.sample_gaussian(A, 2), first)
+
+
+def test_numbers_are_those_that_torch_draws_from_the_generator():
+    where = {"dtype": torch.float64, "device": torch.device("cpu")}
+
+    def seeded():
+        return torch.Generator().manual_seed(3)
+
+    normal = torch.randn(2, 5, generator=seeded(), dtype=torch.float64)
+    assert torch.equal(draw_normal((2, 5), seeded(), **where), normal)
+    uniform = torch.rand(2, 5, generator=seeded(), dtype=torch.float64)
+    assert torch.equal(draw_uniform((2, 5), seeded(), **where), uniform)
+    assert torch.equal(draw_order(9, seeded(), device=where["device"]), torch.randperm(9, generator=seeded()))
+    signs = draw_signs((3, 4), seeded(), **where)
+    assert torch.equal(signs, 2.0 * torch.randint(0, 2, (3, 4), generator=seeded()) - 1)
+    assert signs.dtype == torch.float64
+
+
+def test_without_a_generator_the_global_one_is_used():
+    torch.manual_seed(0)
+    drawn = draw_normal((4,), None, dtype=torch.float32, device=torch.device("cpu"))
+    torch.manual_seed(0)
+    assert torch.equal(drawn, torch.randn(4))
