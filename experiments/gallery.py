@@ -1,7 +1,9 @@
-"""Every law of `rangeformer.distributions` in one picture and one page: what it is, what it looks like, how it decays.
+"""Every distribution of `rangeformer.distributions` in one picture and one page.
 
-`python -m experiments.gallery` draws docs/structured-laws.png and writes the tables of docs/structured-laws.md anew
-from the laws' docstrings.
+What it is, what it looks like, how it decays.
+
+`python -m experiments.gallery` draws docs/matrix-distributions.png and writes the tables of
+docs/matrix-distributions.md anew from the distributions' docstrings.
 """
 
 import math
@@ -20,21 +22,21 @@ from experiments.common.pictures import STYLE, plt
 from rangeformer import distributions as structured
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
-PAGE = DOCS / "structured-laws.md"
+PAGE = DOCS / "matrix-distributions.md"
 KINDS: dict[str, tuple[str, ...]] = {
-    "kernels": structured.KERNEL_LAWS,
-    "algebraic": structured.ALGEBRAIC_LAWS,
-    "paper": structured.PAPER_LAWS,
-    "patterns": structured.PATTERN_LAWS,
-    "engineering": structured.ENGINEERING_LAWS,
-    "symmetric": tuple(structured.SYMMETRIC_LAWS),
-    "square": tuple(structured.SQUARE_LAWS),
-    "rectangular": tuple(structured.RECTANGULAR_LAWS),
+    "kernels": structured.KERNEL_DISTRIBUTIONS,
+    "algebraic": structured.ALGEBRAIC_DISTRIBUTIONS,
+    "paper": structured.PAPER_DISTRIBUTIONS,
+    "patterns": structured.PATTERN_DISTRIBUTIONS,
+    "engineering": structured.ENGINEERING_DISTRIBUTIONS,
+    "symmetric": tuple(structured.SYMMETRIC_DISTRIBUTIONS),
+    "square": tuple(structured.SQUARE_DISTRIBUTIONS),
+    "rectangular": tuple(structured.RECTANGULAR_DISTRIBUTIONS),
 }
 TITLES = {
     "kernels": "Kernels, positive semidefinite",
     "algebraic": "Spectra, products, graphs and grids, positive semidefinite",
-    "paper": "Training laws of the paper's RangeFormer, positive semidefinite",
+    "paper": "Training distributions of the paper's RangeFormer, positive semidefinite",
     "patterns": "Patterns of equal and of zero entries, positive semidefinite",
     "engineering": "Stiffness matrices and networks, positive semidefinite",
     "symmetric": "Symmetric indefinite",
@@ -43,59 +45,64 @@ TITLES = {
 }
 COLUMNS = 9
 CELL, ROW, TITLE, BOX = 2.2, 1.4, 0.35, 1.0
-"""In inches: what a law is wide and high, what a heading is high, and the side of a matrix."""
+"""In inches: what a distribution is wide and high, what a heading is high, and the side of a matrix."""
 FIRST, SHADOW = "#1b7f79", "#9fb8b5"
 
 
 @dataclass(frozen=True)
 class Config:
-    """Draw every law of structured matrices and tabulate their formulas."""
+    """Draw every distribution of structured matrices and tabulate their formulas."""
 
-    size: int = option(96, "n; rectangular laws are drawn n by 2 n / 3")
+    size: int = option(96, "n; rectangular distributions are drawn n by 2 n / 3")
     seed: int = option(0, "of the first draw")
-    num_draws: int = option(5, "spectra per law; the matrix of the first is shown")
+    num_draws: int = option(5, "spectra per distribution; the matrix of the first is shown")
 
 
 def function_of(law: str) -> Callable[..., Tensor]:
-    """The law's function, from whichever registry has it."""
-    registries = (structured.LAWS, structured.SYMMETRIC_LAWS, structured.SQUARE_LAWS, structured.RECTANGULAR_LAWS)
+    """The distribution's function, from whichever registry has it."""
+    registries = (
+        structured.DISTRIBUTIONS,
+        structured.SYMMETRIC_DISTRIBUTIONS,
+        structured.SQUARE_DISTRIBUTIONS,
+        structured.RECTANGULAR_DISTRIBUTIONS,
+    )
     return next(registry[law] for registry in registries if law in registry)
 
 
 def describe(law: str) -> tuple[str, str]:
-    """(formula, what is drawn) of a law: its docstring, split where a paragraph begins with `Drawn:`."""
+    """(formula, what is drawn) of a distribution: its docstring, split where a paragraph begins with `Drawn:`."""
     paragraphs = [" ".join(paragraph.split()) for paragraph in (getdoc(function_of(law)) or "").split("\n\n")]
     drawn = [paragraph for paragraph in paragraphs if paragraph.startswith("Drawn: ")]
     if len(drawn) != 1:
-        raise ValueError(f"The docstring of law {law!r} must have one paragraph that begins with 'Drawn: '.")
+        raise ValueError(f"The docstring of distribution {law!r} must have one paragraph that begins with 'Drawn: '.")
     formula = " ".join(paragraph for paragraph in paragraphs if paragraph not in drawn)
     return formula.rstrip("."), drawn[0].removeprefix("Drawn: ").rstrip(".")
 
 
 def markdown(kind: str) -> str:
-    """The table of one kind of laws."""
+    """The table of one kind of distributions."""
     # a bar ends a cell even inside of code
     cells = [[law, *(text.replace("|", "\\|") for text in describe(law))] for law in KINDS[kind]]
     rows = ["| " + " | ".join(f"`{cell}`" for cell in row) + " |" for row in cells]
-    return "\n".join(["| law | formula | drawn at random |", "|---|---|---|", *rows]) + "\n"
+    return "\n".join(["| distribution | formula | drawn at random |", "|---|---|---|", *rows]) + "\n"
 
 
 def render(page: str) -> str:
     """The page with everything between the markers of each kind written anew."""
-    pattern = r"(?P<begin><!-- laws: (?P<kind>\S+) -->)\n.*?(?P<end><!-- end of laws -->)"
+    pattern = r"(?P<begin><!-- distributions: (?P<kind>\S+) -->)\n.*?(?P<end><!-- end of distributions -->)"
     return re.sub(pattern, lambda m: f"{m['begin']}\n{markdown(m['kind'])}{m['end']}", page, flags=re.DOTALL)
 
 
 def draws(law: str, config: Config) -> Iterator[Tensor]:
-    """Independent draws as the law's function returns them, without noise and scale."""
+    """Independent draws as the distribution's function returns them, without noise and scale."""
     n = config.size
-    shape = (n, 2 * n // 3) if law in structured.RECTANGULAR_LAWS else (n,)
+    shape = (n, 2 * n // 3) if law in structured.RECTANGULAR_DISTRIBUTIONS else (n,)
     for seed in range(config.seed, config.seed + config.num_draws):
         yield function_of(law)(*shape, torch.Generator().manual_seed(seed), torch.float64)
 
 
 def draw_gallery(path: Path, config: Config) -> None:
-    """Matrix and log singular values of every law, grouped by kind, one pixel to an entry."""
+    """Matrix and log singular values of every distribution, grouped by kind, one pixel to an entry."""
     heights = [TITLE + ROW * math.ceil(len(laws) / COLUMNS) for laws in KINDS.values()]
     width, height = COLUMNS * CELL, sum(heights)
     with plt.rc_context({**STYLE, "font.size": 7, "axes.titlesize": 8, "axes.titlepad": 3}):

@@ -29,17 +29,10 @@ from experiments.ood import suite as ood_suite
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = (
     ROOT / "README.md",
+    ROOT / "docs" / "sketching.md",
     *(
-        ROOT / "docs" / f"{name}.md"
-        for name in (
-            "results",
-            "ood-generalization",
-            "learned-gain",
-            "lawt",
-            "sketching",
-            "krylov-comparison",
-            "gpu",
-        )
+        ROOT / "docs" / "results" / f"{name}.md"
+        for name in ("gaussian-processes", "ood-generalization", "learned-gain", "lawt", "krylov-comparison", "gpu")
     ),
 )
 RESULTS = ROOT / "experiments" / "results"

@@ -13,4 +13,4 @@ warnings.warn(
 
 
 def __getattr__(name: str) -> Any:
-    return getattr(distributions, name)
+    return getattr(distributions, name.replace("LAWS", "DISTRIBUTIONS").replace("Law", "Distribution"))

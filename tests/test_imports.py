@@ -133,7 +133,7 @@ def test_importing_rangeformer_loads_no_research():
 
 @pytest.mark.parametrize(("old", "new"), [("checkpoint", "models.checkpoint"), ("structured", "distributions")])
 def test_old_places_say_where_things_are_now(old, new):
-    code = f"import rangeformer.{old} as old; assert callable(old.load if '{old}' == 'checkpoint' else old.draw)"
+    code = f"import rangeformer.{old} as old; assert callable(old.load) if '{old}' == 'checkpoint' else old.LAWS"
     shown = in_fresh_process(code, "-W", "always::DeprecationWarning").stderr
     assert f"`rangeformer.{old}` is now `rangeformer.{new}`" in shown
 

@@ -39,7 +39,7 @@ class Lawt(Contender):
 
 
 def lawt_columns(weights: Path) -> list[Lawt]:
-    """Raw and scaled, of every file `lawt-eigenvalues-<law>.safetensors` of a folder.
+    """Raw and scaled, of every file `lawt-eigenvalues-<distribution>.safetensors` of a folder.
 
     Args:
         weights: The folder.

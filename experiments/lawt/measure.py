@@ -24,7 +24,7 @@ from experiments.lawt.views import (
     view,
 )
 from rangeformer.baselines.lawt import TASKS, Problems, Scores, Source, draw_problems, evaluate, rounding_ceiling
-from rangeformer.baselines.lawt.generators import SPECTRAL_LAWS
+from rangeformer.baselines.lawt.generators import SPECTRAL_DISTRIBUTIONS
 from rangeformer.baselines.lawt.metrics import TOLERANCES, errors
 from rangeformer.baselines.lawt.tasks import answer
 
@@ -56,23 +56,26 @@ def tasks(trained: Sequence[Trained], budget: Budget) -> dict[str, Any]:
 
 
 def ood(trained: Sequence[Trained], budget: Budget) -> dict[str, Any]:
-    """Every training law against all seven laws of the eigenvalues."""
-    titles = {law: law.replace("_", " ") for law in SPECTRAL_LAWS}
+    """Every training distribution against all seven distributions of the eigenvalues."""
+    titles = {law: law.replace("_", " ") for law in SPECTRAL_DISTRIBUTIONS}
     views = {}
     for tolerance in (0.05, 0.02):
         rows = []
         for one in trained:
             found = {
                 law: _scores(one, _examples(one, budget.num_test, laws=(law,))).right(tolerance)
-                for law in SPECTRAL_LAWS
+                for law in SPECTRAL_DISTRIBUTIONS
             }
             rows.append({"label": one.run.label.replace("_", " "), **found})
-        caption = f"Eigenvalues, {_size(trained)}: rows are training laws, columns test laws; right at {tolerance:.0%}"
+        caption = (
+            f"Eigenvalues, {_size(trained)}: rows are training distributions, columns test distributions; right at "
+            f"{tolerance:.0%}"
+        )
         views["trained" if tolerance == 0.05 else "strict"] = view(caption, titles, rows)
     support = [{"label": "share of positive definite matrices", **_positive(trained, budget.num_test)}]
     support += _trivial(trained, budget.num_test)
     views["trivial"] = view(
-        "What these laws have in common, and answers without a model: right at 5 %", titles, support
+        "What these distributions have in common, and answers without a model: right at 5 %", titles, support
     )
     return views
 
@@ -194,11 +197,14 @@ def _exact_solver(groups: list[Problems]) -> Scores:
 
 def _positive(trained: Sequence[Trained], count: int) -> Row:
     one = trained[0]
-    return {law: share(_spectra(one, count, law).amin(1) > 0) for law in SPECTRAL_LAWS}
+    return {law: share(_spectra(one, count, law).amin(1) > 0) for law in SPECTRAL_DISTRIBUTIONS}
 
 
 def _trivial(trained: Sequence[Trained], count: int) -> list[Row]:
-    """Mean eigenvalues of the training law; and of the standard spectrum, put to the exact trace and Frobenius norm."""
+    """Mean eigenvalues of the training distribution.
+
+    And of the standard spectrum, put to the exact trace and Frobenius norm.
+    """
     rows = []
     for one in trained:
         law = _source(one).laws[0]
@@ -216,7 +222,7 @@ def _trivial(trained: Sequence[Trained], count: int) -> list[Row]:
 
 def _answered(one: Trained, count: int, reply: Callable[[torch.Tensor], torch.Tensor]) -> Row:
     found = {}
-    for law in SPECTRAL_LAWS:
+    for law in SPECTRAL_DISTRIBUTIONS:
         L = _spectra(one, count, law)
         found[law] = share((reply(L) - L).abs().sum(1) / L.abs().sum(1) < 0.05)
     return found

@@ -12,7 +12,7 @@ from typing import Any
 
 from experiments.common.reporting import say
 from rangeformer.baselines.lawt.decoding import Model
-from rangeformer.baselines.lawt.generators import SPECTRAL_LAWS
+from rangeformer.baselines.lawt.generators import SPECTRAL_DISTRIBUTIONS
 from rangeformer.baselines.lawt.symbols import TASK_NAMES
 from rangeformer.models.checkpoint import load, read_card
 from rangeformer.pretrain.__main__ import main as train
@@ -21,7 +21,7 @@ from rangeformer.pretrain.resume import state_path
 from rangeformer.pretrain.tasks.lawt import LawtTask
 
 SCALES = ("smoke", "cpu", "gpu")
-TRAINING_LAWS = ("semicircle", "laplace", "abs_laplace", "marchenko_pastur")
+TRAINING_DISTRIBUTIONS = ("semicircle", "laplace", "abs_laplace", "marchenko_pastur")
 _FREE = ("num_threads", "checkpoint_every", "device")  # how a result is reached, not which
 
 
@@ -162,7 +162,7 @@ def _tasks(scale: str) -> list[Run]:
 
 
 def _ood(scale: str) -> list[Run]:
-    return [_eigenvalues(law) for law in (SPECTRAL_LAWS if scale == "gpu" else TRAINING_LAWS)]
+    return [_eigenvalues(law) for law in (SPECTRAL_DISTRIBUTIONS if scale == "gpu" else TRAINING_DISTRIBUTIONS)]
 
 
 def _noise(scale: str) -> list[Run]:

@@ -20,7 +20,7 @@ class Budget:
     """How much to measure.
 
     Attributes:
-        num_test: Fresh test examples of every model and law.
+        num_test: Fresh test examples of every model and distribution.
         num_ceiling: Examples of every rounding ceiling.
     """
 

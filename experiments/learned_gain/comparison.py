@@ -8,8 +8,8 @@ Trained against untrained, the best classical rival and the oracle, on matrices 
     python experiments/learned_gain/comparison.py --part logdet --matrix-dir DIR
 
 Every part reports the share of the headroom between the start (untrained) and the oracle that training has captured,
-with a bootstrap interval over draws or matrices. Without folders the table of diamonds and matrices drawn from laws
-take their places.
+with a bootstrap interval over draws or matrices. Without folders the table of diamonds and matrices drawn from
+distributions take their places.
 """
 
 from dataclasses import asdict, dataclass, replace

@@ -3,8 +3,8 @@
 At the price of c columns of A: those columns alone, with Gaussian directions beside them, and the features of the
 untrained and of the trained model (r = c + waves). At the price of one pass: r Gaussian vectors, or r directions of the
 features, multiplied by A. With as many columns as
-dimensions: r pivoted columns. The best there is: r eigenvectors. On Haar bases (the law `spectral_decay`) the cosine
-features have nothing to
+dimensions: r pivoted columns. The best there is: r eigenvectors. On Haar bases (the distribution `spectral_decay`) the
+cosine features have nothing to
 find: beside the columns they must be worth what Gaussian directions are.
 """
 
@@ -15,7 +15,7 @@ import rangeformer as rf
 from experiments.common.measures import captured, error_text, geometric_mean, share_text
 from experiments.common.reporting import progress
 from experiments.learned_gain.neighbors import kernel_system
-from rangeformer.distributions import LAWS
+from rangeformer.distributions import DISTRIBUTIONS
 from rangeformer.models.features import RangeFormer
 from rangeformer.operators.dense import DenseOperator
 from rangeformer.preconditioners.pivoted import PivotedFactor, pivoted_cholesky
@@ -48,7 +48,7 @@ def measure(tables: dict, num_draws: int) -> list[dict]:
         n = max(n for _, n in tables.values())
         for seed in range(num_draws):
             generator = torch.Generator().manual_seed(seed)
-            B = LAWS["spectral_decay"](n, generator, torch.float64)
+            B = DISTRIBUTIONS["spectral_decay"](n, generator, torch.float64)
             B = (B + B.mT) / (2 * B.diagonal().mean())
             operator = DenseOperator(B, torch.full((n,), 1e-2, dtype=torch.float64))
             rows.append({"dataset": CONTROL, "n": n, "seed": seed, "missed": compare(operator, models, seed)})

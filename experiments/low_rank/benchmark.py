@@ -28,7 +28,7 @@ from experiments.low_rank.rows import FLOOR, losses, real
 
 caption, comparison = sketching_views.caption, sketching_views.comparison
 
-_LAW_CASE = "china"  # whose law is drawn, if it is there
+_LAW_CASE = "china"  # whose distribution is drawn, if it is there
 _TOLERANCES = (0.9, 1.05, 1.3)  # over the optimum's relative error: one that no rank can meet, a tight and an easy one
 
 
@@ -87,7 +87,7 @@ def main(config: Config) -> dict:
     sketching_pictures.draw_pareto(path.with_suffix(".png"), sketching_views.points(rows))
     drawn = {case.name: case for case in chosen}
     case = drawn.get(_LAW_CASE, chosen[0])
-    sketching_pictures.draw_law(config.output / "sketching-law.png", case, num_draws=5 if config.smoke else 60)
+    sketching_pictures.draw_distribution(config.output / "sketching-law.png", case, num_draws=5 if config.smoke else 60)
     say(f"wrote {path}, {path.with_suffix('.png')} and {config.output / 'sketching-law.png'}")
     return result
 

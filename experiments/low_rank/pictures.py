@@ -1,4 +1,7 @@
-"""Pictures of the low-rank benchmark: error against passes and time, and the law from which sketches are drawn."""
+"""Pictures of the low-rank benchmark.
+
+Error against passes and time, and the distribution from which sketches are drawn.
+"""
 
 from pathlib import Path
 
@@ -28,7 +31,7 @@ _COLORS = {
 _MARKS = {"24 rows": "v", "auto": "*", "default": "D"}
 _LAWS = ("gaussian", "sampled-rows", "rangeformer")
 _VECTORS = 40  # vectors of the span of every sketch drawn
-_EDGE = 0.5  # of the pictures of laws
+_EDGE = 0.5  # of the pictures of distributions
 _TICKS = {"passes": (2, 5, 10, 20, 50, 100, 200), "time": (0.5, 1, 2, 5, 10)}
 
 
@@ -61,7 +64,7 @@ def draw_pareto(path: Path, points: list[dict]) -> None:
         _save(figure, path)
 
 
-def draw_law(path: Path, case: Case, *, num_draws: int, seed: int = 0) -> None:
+def draw_distribution(path: Path, case: Case, *, num_draws: int, seed: int = 0) -> None:
     """Contours of unit vectors from the span of sampled sketches, on two pairs of right singular vectors of A."""
     directions = np.linalg.svd(case.A, full_matrices=False)[2]
     rank = min(case.rank, len(directions) - 1)
@@ -105,7 +108,7 @@ def _rows(case: Case) -> int:
 def _contours(axes, points: np.ndarray, color: str) -> None:
     grid = np.linspace(-_EDGE, _EDGE, 80)
     x, y = np.meshgrid(grid, grid)
-    spread = points + 1e-3 * np.random.default_rng(0).standard_normal(points.shape)  # a law may be a line
+    spread = points + 1e-3 * np.random.default_rng(0).standard_normal(points.shape)  # a distribution may be a line
     density = gaussian_kde(spread.T)(np.stack([x.ravel(), y.ravel()])).reshape(x.shape)
     levels = np.quantile(gaussian_kde(spread.T)(spread[:: max(1, len(spread) // 400)].T), (0.1, 0.5))
     if levels[0] < levels[1]:

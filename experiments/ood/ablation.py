@@ -1,8 +1,8 @@
 """The paper's ablation ladder, rung by rung.
 
-Every checkpoint on the ten families at n = 20, beside its own training laws.
+Every checkpoint on the ten families at n = 20, beside its own training distributions.
 
-A rung is a file `ladder-<k>.safetensors` whose card names it ("rung") and the laws it was trained on ("laws").
+A rung is a file `ladder-<k>.safetensors` whose card names it ("rung") and the distributions it was trained on ("laws").
 Projection, linear attention, looping and structured data are switched on in turn.
 """
 
@@ -17,12 +17,12 @@ from experiments.common.reporting import progress
 from experiments.ood.families import Source
 from experiments.ood.suite import answers, is_well_posed, problems
 from rangeformer.baselines import PaperRangeFormer
-from rangeformer.distributions import PAPER_LAWS
+from rangeformer.distributions import PAPER_DISTRIBUTIONS
 from rangeformer.models.checkpoint import load, read_card
 from rangeformer.pretrain.operations import draw_operations
 
 SIZE = 20
-_NUM_FAMILIAR = 64  # matrices of the training laws
+_NUM_FAMILIAR = 64  # matrices of the training distributions
 
 
 def rungs(weights: Path) -> list[tuple[str, PaperRangeFormer]]:
@@ -38,12 +38,12 @@ def _name(card: dict, stem: str) -> str:
 def measure(models: Sequence[tuple[str, PaperRangeFormer]], num_draws: int, source: Source) -> list[dict]:
     """One row a rung: quartiles over families and draws, each family's median.
 
-    The error on the paper's training laws.
+    The error on the paper's training distributions.
     """
     drawn = [case for _, case in problems(SIZE, num_draws, source) if case.family != "zero" and is_well_posed(case)]
     generator = torch.Generator().manual_seed(0)
-    familiar = draw_operations(PAPER_LAWS, SIZE, _NUM_FAMILIAR, generator=generator).matrix
-    known = [problem("training laws", matrix, generator) for matrix in familiar]
+    familiar = draw_operations(PAPER_DISTRIBUTIONS, SIZE, _NUM_FAMILIAR, generator=generator).matrix
+    known = [problem("training distributions", matrix, generator) for matrix in familiar]
     rows = []
     with progress("Ladder", len(models)) as advance:
         for name, model in models:
@@ -69,7 +69,7 @@ def measure(models: Sequence[tuple[str, PaperRangeFormer]], num_draws: int, sour
 
 
 def comparison(result: dict, view: str = "") -> tuple[list[str], list[list[str]]]:
-    """One line a rung: parameters, error on the training laws, quartiles out of distribution.
+    """One line a rung: parameters, error on the training distributions, quartiles out of distribution.
 
     The best and the worst family.
     """
@@ -77,7 +77,7 @@ def comparison(result: dict, view: str = "") -> tuple[list[str], list[list[str]]
         "",
         "operation",
         "parameters",
-        "training laws",
+        "training distributions",
         "out of distribution",
         "quartiles",
         "best family",

@@ -8,8 +8,8 @@ exactly zero: its log-determinant and its inverse do not exist, and what should 
 singular.
 
 The last two families are real: the leading block of a Matrix Market matrix and a random projection of one. Without a
-folder of them they are made of the laws in `rangeformer.distributions` that imitate such matrices, of twice the size
-asked for.
+folder of them they are made of the distributions in `rangeformer.distributions` that imitate such matrices, of twice
+the size asked for.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from experiments.common.matrices import NamedMatrix
-from rangeformer.distributions import LAWS, draw
+from rangeformer.distributions import DISTRIBUTIONS, draw
 
 SHIFT = 1e-4
 LIKE_REAL = ("stencil", "triangles", "plate", "beam", "frame", "power_network")
@@ -142,8 +142,8 @@ def _real(n: int, generator: torch.Generator, source: Source) -> Tensor:
 
 
 def like_real() -> list[str]:
-    """The laws that imitate real matrices."""
-    return [name for name in LIKE_REAL if name in LAWS]
+    """The distributions that imitate real matrices."""
+    return [name for name in LIKE_REAL if name in DISTRIBUTIONS]
 
 
 def draw_like_real(law: str, n: int, generator: torch.Generator) -> Tensor:

@@ -10,7 +10,8 @@ Whole matrices of a folder.
 
 Columns: the paper's RangeFormer, ours untrained and trained (the pure and the Galerkin member), CG or Lanczos at equal
 passes and at equal matvecs, and dense factorisations; part `lawt` has LAWT beside them, for eigenvalues of the one size
-its checkpoints know. Without a folder, matrices drawn from laws take the place of real ones, and the result says so.
+its checkpoints know. Without a folder, matrices drawn from distributions take the place of real ones, and the result
+says so.
 """
 
 from collections.abc import Sequence
@@ -121,7 +122,8 @@ def _lawt_columns(config: Config) -> list[Lawt]:
     rivals = [tiny_column()] if config.smoke else lawt_columns(config.weights)
     if not rivals:
         raise ValueError(
-            f"`--weights` must be a folder with files lawt-eigenvalues-<law>.safetensors. Got {config.weights.name}."
+            "`--weights` must be a folder with files lawt-eigenvalues-<distribution>.safetensors. Got "
+            f"{config.weights.name}."
         )
     return rivals
 

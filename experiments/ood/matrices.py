@@ -21,7 +21,7 @@ _IMITATED_SIZE = 200
 
 
 def imitations(num: int) -> list[NamedMatrix]:
-    """Where there is no folder: matrices of the laws that imitate real ones, `num` of each."""
+    """Where there is no folder: matrices of the distributions that imitate real ones, `num` of each."""
     generator = torch.Generator().manual_seed(0)
     return [
         NamedMatrix(f"{law}-{i}", scipy.sparse.csr_array(draw_like_real(law, _IMITATED_SIZE, generator).numpy()))

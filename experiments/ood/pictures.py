@@ -125,7 +125,7 @@ def draw_matrices(path: Path, result: dict) -> None:
 
 
 def draw_ladder(path: Path, result: dict) -> None:
-    """Median and quartiles out of distribution, and the median on the training laws, rung by rung."""
+    """Median and quartiles out of distribution, and the median on the training distributions, rung by rung."""
     rows = result["rows"]
     y = np.arange(len(rows))
     with plt.rc_context(STYLE):
@@ -135,7 +135,7 @@ def draw_ladder(path: Path, result: dict) -> None:
         axes.hlines(y, low, high, color=_PALETTE[0], lw=4, alpha=0.3)
         axes.plot(middle, y, "o", ms=9, color=_PALETTE[0], label="ten families (zero left out), quartiles")
         known = [_drawn(row["training_laws"]["median"]) for row in rows]
-        axes.plot(known, y, "o", ms=9, mfc="white", color=_PALETTE[3], label="training laws")
+        axes.plot(known, y, "o", ms=9, mfc="white", color=_PALETTE[3], label="training distributions")
         axes.set(xscale="log", xlabel=f"relative error, {rows[0]['operation']}")
         axes.set_yticks(y, [row["rung"] for row in rows])
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))

@@ -1,12 +1,12 @@
 """Matrices that are einsums of small factors (Kronecker, low rank, tensor train, block tensor train, Monarch).
 
-Builders return an unsymmetric X of size n; the laws `einsum_*` are their Gram matrices B = X X^T. Indices are split by
-a random factorisation of n. A prime has none: its product is made larger than n and cut to its leading block. A fifth
-of every factor's entries, chosen at random, is zero.
+Builders return an unsymmetric X of size n; the distributions `einsum_*` are their Gram matrices B = X X^T. Indices are
+split by a random factorisation of n. A prime has none: its product is made larger than n and cut to its leading block.
+A fifth of every factor's entries, chosen at random, is zero.
 
-Sources: the training laws of "Understanding and Relaxing the Limitations of Transformers for Linear Algebra"; Monarch:
-Dao et al. 2022, arXiv 2204.00595, eq. 1; block tensor train: Qiu et al. 2024, "Compute Better Spent", arXiv 2406.06248,
-section 3.
+Sources: the training distributions of "Understanding and Relaxing the Limitations of Transformers for Linear Algebra";
+Monarch: Dao et al. 2022, arXiv 2204.00595, eq. 1; block tensor train: Qiu et al. 2024, "Compute Better Spent", arXiv
+2406.06248, section 3.
 """
 
 import math

@@ -1,4 +1,4 @@
-"""Registries of the laws beside the positive semidefinite ones, and batches drawn from them."""
+"""Registries of the distributions beside the positive semidefinite ones, and batches drawn from them."""
 
 from collections.abc import Callable
 
@@ -15,7 +15,7 @@ from rangeformer.distributions.rectangular import (
     sparse_rows,
     word_counts,
 )
-from rangeformer.distributions.registry import Law
+from rangeformer.distributions.registry import Distribution
 from rangeformer.distributions.square import (
     cauchy,
     companion,
@@ -40,9 +40,9 @@ from rangeformer.distributions.symmetric import (
 )
 from rangeformer.shapes import Float, Tensor
 
-RectangularLaw = Callable[[int, int, torch.Generator, torch.dtype], Tensor]
+RectangularDistribution = Callable[[int, int, torch.Generator, torch.dtype], Tensor]
 
-_SYMMETRIC: tuple[Law, ...] = (
+_SYMMETRIC: tuple[Distribution, ...] = (
     wigner,
     signed_spectrum,
     symmetric_toeplitz,
@@ -52,7 +52,7 @@ _SYMMETRIC: tuple[Law, ...] = (
     symmetric_kronecker,
     helmholtz,
 )
-_SQUARE: tuple[Law, ...] = (
+_SQUARE: tuple[Distribution, ...] = (
     gaussian,
     laplace_entries,
     uniform_entries,
@@ -68,7 +68,7 @@ _SQUARE: tuple[Law, ...] = (
     block_tensor_train,
     monarch,
 )
-_RECTANGULAR: tuple[RectangularLaw, ...] = (
+_RECTANGULAR: tuple[RectangularDistribution, ...] = (
     smooth_field,
     image_patches,
     word_counts,
@@ -79,11 +79,11 @@ _RECTANGULAR: tuple[RectangularLaw, ...] = (
     cross_kernel,
 )
 
-SYMMETRIC_LAWS: dict[str, Law] = {law.__name__: law for law in _SYMMETRIC}
+SYMMETRIC_DISTRIBUTIONS: dict[str, Distribution] = {law.__name__: law for law in _SYMMETRIC}
 """Symmetric, in general indefinite; each takes (n, generator, dtype)."""
-SQUARE_LAWS: dict[str, Law] = {law.__name__: law for law in _SQUARE}
+SQUARE_DISTRIBUTIONS: dict[str, Distribution] = {law.__name__: law for law in _SQUARE}
 """Square and unsymmetric; each takes (n, generator, dtype)."""
-RECTANGULAR_LAWS: dict[str, RectangularLaw] = {law.__name__: law for law in _RECTANGULAR}
+RECTANGULAR_DISTRIBUTIONS: dict[str, RectangularDistribution] = {law.__name__: law for law in _RECTANGULAR}
 """Rectangular; each takes (m, n, generator, dtype)."""
 
 
@@ -95,52 +95,54 @@ def draw_matrix(
     generator: torch.Generator,
     dtype: torch.dtype = torch.float64,
 ) -> Float[Tensor, "b m n"]:
-    """Draw matrices of Frobenius norm sqrt(min(m, n)) from a law, on the generator's device.
+    """Draw matrices of Frobenius norm sqrt(min(m, n)) from a distribution, on the generator's device.
 
     Args:
-        law: A key of `SYMMETRIC_LAWS`, `SQUARE_LAWS` or `RECTANGULAR_LAWS`.
-        shape: (m, n), both at least 2, and equal unless the law is rectangular.
+        law: A key of `SYMMETRIC_DISTRIBUTIONS`, `SQUARE_DISTRIBUTIONS` or `RECTANGULAR_DISTRIBUTIONS`.
+        shape: (m, n), both at least 2, and equal unless the distribution is rectangular.
         batch_size: b; each member has its own random parameters.
         generator: Source of all randomness; equal seeds on one device give equal matrices.
         dtype: Of the result.
 
     Returns:
-        `(b, m, n)`; those of `SYMMETRIC_LAWS` are exactly symmetric.
+        `(b, m, n)`; those of `SYMMETRIC_DISTRIBUTIONS` are exactly symmetric.
 
     Raises:
-        ValueError: An unknown law, an impossible shape or batch size, or another dtype than float32 and float64.
+        ValueError: An unknown distribution, an impossible shape or batch size, or another dtype than float32 and
+            float64.
 
     Example:
         >>> generator = torch.Generator().manual_seed(0)
         >>> draw_matrix("word_counts", (200, 50), 4, generator=generator).shape
         torch.Size([4, 200, 50])
     """
-    known = {**SYMMETRIC_LAWS, **SQUARE_LAWS, **RECTANGULAR_LAWS}
+    known = {**SYMMETRIC_DISTRIBUTIONS, **SQUARE_DISTRIBUTIONS, **RECTANGULAR_DISTRIBUTIONS}
     if law not in known:
         raise ValueError(
-            f"`law` must be one of {sorted(known)}; positive semidefinite laws are drawn by `draw`. Got {law!r}."
+            f"`law` must be one of {sorted(known)}; positive semidefinite distributions are drawn by `draw`. Got "
+            f"{law!r}."
         )
     m, n = shape
     if m < 2 or n < 2 or batch_size < 1:
         raise ValueError(f"`shape` must be at least (2, 2) and `batch_size` at least 1. Got {shape} and {batch_size}.")
-    if m != n and law not in RECTANGULAR_LAWS:
-        raise ValueError(f"`shape` must be square for {law!r}. Got {shape}; see `RECTANGULAR_LAWS`.")
+    if m != n and law not in RECTANGULAR_DISTRIBUTIONS:
+        raise ValueError(f"`shape` must be square for {law!r}. Got {shape}; see `RECTANGULAR_DISTRIBUTIONS`.")
     if dtype not in (torch.float32, torch.float64):
         raise ValueError(f"`dtype` must be torch.float32 or torch.float64; convert afterwards. Got {dtype}.")
     members = []
     while len(members) < batch_size:
         matrix = _one(law, m, n, generator, dtype)
         norm = torch.linalg.matrix_norm(matrix)
-        # sparse laws of very small size may come out zero, which cannot be scaled: draw again
+        # sparse distributions of very small size may come out zero, which cannot be scaled: draw again
         if norm != 0:
             members.append(matrix * (min(m, n) ** 0.5 / norm))
     return torch.stack(members)
 
 
 def _one(law: str, m: int, n: int, generator: torch.Generator, dtype: torch.dtype) -> Tensor:
-    if law in RECTANGULAR_LAWS:
-        return RECTANGULAR_LAWS[law](m, n, generator, dtype)
-    if law in SQUARE_LAWS:
-        return SQUARE_LAWS[law](n, generator, dtype)
-    matrix = SYMMETRIC_LAWS[law](n, generator, dtype)
+    if law in RECTANGULAR_DISTRIBUTIONS:
+        return RECTANGULAR_DISTRIBUTIONS[law](m, n, generator, dtype)
+    if law in SQUARE_DISTRIBUTIONS:
+        return SQUARE_DISTRIBUTIONS[law](n, generator, dtype)
+    matrix = SYMMETRIC_DISTRIBUTIONS[law](n, generator, dtype)
     return (matrix + matrix.mT) / 2

@@ -1,4 +1,4 @@
-"""Kernels: B_ij = k(|(x_i - x_j) / l|); the cloud of inputs gives each law its name."""
+"""Kernels: B_ij = k(|(x_i - x_j) / l|); the cloud of inputs gives each distribution its name."""
 
 import math
 from collections.abc import Callable
@@ -43,8 +43,8 @@ def random_dimension(generator: torch.Generator) -> int:
 def kernel_uniform(n: int, generator: torch.Generator, dtype: torch.dtype) -> Tensor:
     """B_ij = k(|(x_i - x_j) / l|), x ~ U[0, 1]^d.
 
-    Drawn: d ~ U_log[1, 20], k and l (as for every law kernel_*): k RBF, Matern 1/2, 3/2, 5/2 or rational quadratic;
-    l_a = std(x_a) sqrt(d) s exp(0.7 e) in each coordinate, s ~ U_log[0.08, 1.5].
+    Drawn: d ~ U_log[1, 20], k and l (as for every distribution kernel_*): k RBF, Matern 1/2, 3/2, 5/2 or rational
+    quadratic; l_a = std(x_a) sqrt(d) s exp(0.7 e) in each coordinate, s ~ U_log[0.08, 1.5].
     """
     return random_kernel(rand(n, random_dimension(generator), generator=generator, dtype=dtype), generator)
 

@@ -1,8 +1,9 @@
-"""The registry of the laws, and batches drawn from them.
+"""The registry of the distributions, and batches drawn from them.
 
-`LAWS` holds the laws of symmetric positive semidefinite matrices, each a function of (n, generator, dtype) that
-returns one B. `KERNEL_LAWS`, `ALGEBRAIC_LAWS`, `PAPER_LAWS`, `PATTERN_LAWS` and `ENGINEERING_LAWS` list its parts; the
-features' pretraining draws from the first two, so that a new law needs a place in another one.
+`DISTRIBUTIONS` holds the distributions of symmetric positive semidefinite matrices, each a function of (n, generator,
+dtype) that returns one B. `KERNEL_DISTRIBUTIONS`, `ALGEBRAIC_DISTRIBUTIONS`, `PAPER_DISTRIBUTIONS`,
+`PATTERN_DISTRIBUTIONS` and `ENGINEERING_DISTRIBUTIONS` list its parts; the features' pretraining draws from the first
+two, so that a new distribution needs a place in another one.
 """
 
 import math
@@ -56,9 +57,9 @@ from rangeformer.distributions.spectra import (
 )
 from rangeformer.shapes import Float, Tensor
 
-Law = Callable[[int, torch.Generator, torch.dtype], Tensor]
+Distribution = Callable[[int, torch.Generator, torch.dtype], Tensor]
 
-_KERNELS: tuple[Law, ...] = (
+_KERNELS: tuple[Distribution, ...] = (
     kernel_uniform,
     kernel_gaussian,
     kernel_clustered,
@@ -69,7 +70,7 @@ _KERNELS: tuple[Law, ...] = (
     kernel_periodic,
     kernel_warped,
 )
-_ALGEBRAIC: tuple[Law, ...] = (
+_ALGEBRAIC: tuple[Distribution, ...] = (
     spectral_decay,
     low_rank,
     wishart,
@@ -79,7 +80,7 @@ _ALGEBRAIC: tuple[Law, ...] = (
     kronecker,
     badly_scaled,
 )
-_PAPER: tuple[Law, ...] = (
+_PAPER: tuple[Distribution, ...] = (
     decay_power,
     decay_cosine,
     decay_logistic,
@@ -95,31 +96,40 @@ _PAPER: tuple[Law, ...] = (
     gram_laplace,
     gram_uniform,
 )
-_PATTERNS: tuple[Law, ...] = (circulant, hankel_moments, cauchy_gram, banded, block_diagonal, block_tridiagonal)
-_ENGINEERING: tuple[Law, ...] = (triangles, plate, beam, frame, power_network)
+_PATTERNS: tuple[Distribution, ...] = (
+    circulant,
+    hankel_moments,
+    cauchy_gram,
+    banded,
+    block_diagonal,
+    block_tridiagonal,
+)
+_ENGINEERING: tuple[Distribution, ...] = (triangles, plate, beam, frame, power_network)
 
 
 def _names(laws: tuple[Callable[..., Tensor], ...]) -> tuple[str, ...]:
     return tuple(law.__name__ for law in laws)
 
 
-KERNEL_LAWS = _names(_KERNELS)
-ALGEBRAIC_LAWS = _names(_ALGEBRAIC)
-PAPER_LAWS = _names(_PAPER)
-"""The training laws of the paper's RangeFormer, as positive semidefinite matrices."""
-PATTERN_LAWS = _names(_PATTERNS)
+KERNEL_DISTRIBUTIONS = _names(_KERNELS)
+ALGEBRAIC_DISTRIBUTIONS = _names(_ALGEBRAIC)
+PAPER_DISTRIBUTIONS = _names(_PAPER)
+"""The training distributions of the paper's RangeFormer, as positive semidefinite matrices."""
+PATTERN_DISTRIBUTIONS = _names(_PATTERNS)
 """Patterns of equal and of zero entries."""
-ENGINEERING_LAWS = _names(_ENGINEERING)
+ENGINEERING_DISTRIBUTIONS = _names(_ENGINEERING)
 """Stiffness matrices and networks."""
-LAWS: dict[str, Law] = {law.__name__: law for law in (*_KERNELS, *_ALGEBRAIC, *_PAPER, *_PATTERNS, *_ENGINEERING)}
+DISTRIBUTIONS: dict[str, Distribution] = {
+    law.__name__: law for law in (*_KERNELS, *_ALGEBRAIC, *_PAPER, *_PATTERNS, *_ENGINEERING)
+}
 
 
 @dataclass(frozen=True)
 class StructuredMatrices:
-    """A batch of matrices from one law.
+    """A batch of matrices from one distribution.
 
     Attributes:
-        law: Its name.
+        distribution: Its name.
         matrix: `(b, n, n)`, A = B + noise I.
         noise: `(b,)`.
     """
@@ -138,33 +148,33 @@ def draw(
     noise_range: tuple[float, float] = (1e-4, 1.0),
     dtype: torch.dtype = torch.float64,
 ) -> StructuredMatrices:
-    """Draw matrices from a law, on the generator's device.
+    """Draw matrices from a distribution, on the generator's device.
 
     Args:
-        law: A key of `LAWS`.
+        law: A key of `DISTRIBUTIONS`.
         n: Size.
         batch_size: b.
         generator: Source of all randomness; equal seeds on one device give equal matrices.
-        noise_range: Ends of the log-uniform law of the noise, relative to the mean diagonal.
+        noise_range: Ends of the log-uniform distribution of the noise, relative to the mean diagonal.
         dtype: Of the result.
 
     Returns:
         The matrices, exactly symmetric.
 
     Raises:
-        ValueError: An unknown law, or a size or batch size that is too small.
+        ValueError: An unknown distribution, or a size or batch size that is too small.
 
     Example:
         >>> draw("beam", 30, 4, generator=torch.Generator().manual_seed(0)).matrix.shape
         torch.Size([4, 30, 30])
     """
-    if law not in LAWS:
-        raise ValueError(f"`law` must be one of {sorted(LAWS)}. Got {law!r}.")
+    if law not in DISTRIBUTIONS:
+        raise ValueError(f"`law` must be one of {sorted(DISTRIBUTIONS)}. Got {law!r}.")
     if n < 2 or batch_size < 1:
         raise ValueError(f"`n` must be at least 2 and `batch_size` at least 1. Got {n} and {batch_size}.")
     members = []
     for _ in range(batch_size):
-        matrix = LAWS[law](n, generator, dtype)
+        matrix = DISTRIBUTIONS[law](n, generator, dtype)
         matrix = (matrix + matrix.mT) / 2
         members.append(matrix / matrix.diagonal().mean())
     matrices = torch.stack(members)

@@ -1,8 +1,8 @@
 """Prescribed spectra in random orthonormal bases.
 
-The laws `decay_*` are the training spectra of "Understanding and Relaxing the Limitations of Transformers for Linear
-Algebra": B = Q diag(d(x_1), ..., d(x_n)) Q^T with x equidistant from 0 to 1. The signs of Q's columns cancel, so that
-Q of a Gaussian matrix's QR factorisation is as good as Haar's.
+The distributions `decay_*` are the training spectra of "Understanding and Relaxing the Limitations of Transformers for
+Linear Algebra": B = Q diag(d(x_1), ..., d(x_n)) Q^T with x equidistant from 0 to 1. The signs of Q's columns cancel, so
+that Q of a Gaussian matrix's QR factorisation is as good as Haar's.
 """
 
 import math

@@ -169,8 +169,8 @@ def save(model: nn.Module, path: str | os.PathLike[str], card: dict[str, Any] | 
     Args:
         model: What to save, of a class that `load` can build; weights are stored as float32.
         path: Name of the `.safetensors` file; the card goes to the same name with `.json`.
-        card: What a reader should know (seed, laws, versions, validation...). The format, the class of the model and
-            its package, its configuration and the digest of the weights are added.
+        card: What a reader should know (seed, distributions, versions, validation...). The format, the class of the
+            model and its package, its configuration and the digest of the weights are added.
 
     Raises:
         TypeError: If the class of `model` is not one that `load` could build.

@@ -65,8 +65,8 @@ class Features:
     Attributes:
         neighbors: E, `(b, n, p)`; near in Euclidean distance = strongly correlated given the pivot columns;
             p = min(c, num_similarity) + min(c, num_spectral) + 1.
-        range: Psi, `(b, n, c + num_waves)`; N(0, Psi Psi^T) is the proposed sketch law, in units where the mean of
-            diag(A - noise) is one.
+        range: Psi, `(b, n, c + num_waves)`; N(0, Psi Psi^T) is the proposed sketch distribution, in units where the
+            mean of diag(A - noise) is one.
     """
 
     neighbors: Float[Tensor, "b n p"]

@@ -73,7 +73,7 @@ def _write(out: Path, plan: Plan, result: TrainingResult) -> str:
     remove_state(out)
     record = result.record
     verdict = (
-        "better than untrained on the validation laws"
+        "better than untrained on the validation distributions"
         if record.improved
         else "NOT better than untrained: the untrained weights were written"
     )
@@ -105,8 +105,9 @@ def _changes(options: argparse.Namespace) -> dict[str, Any]:
 def _parser(module: str, configs: Path) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=f"python -m {module}",
-        description="Train a model on structured matrices. Starts untrained, validates on laws and sizes it does not "
-        "train on, and never writes a model that is worse there than the untrained one. With several processes: "
+        description="Train a model on structured matrices. Starts untrained, validates on distributions and sizes that "
+        "it does not train on, and never writes a model that is worse there than the untrained one. With several "
+        "processes: "
         f"torchrun --nproc-per-node 2 -m {module} ...",
     )
     shipped = ", ".join(sorted(path.stem for path in configs.glob("*.json")))

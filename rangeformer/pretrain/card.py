@@ -13,7 +13,7 @@ from rangeformer.pretrain.trainer import TrainingResult
 
 
 def make_card(plan: Plan, result: TrainingResult) -> dict[str, Any]:
-    """Configuration, laws, validation untrained and trained, history, run, versions; for `checkpoint.save`."""
+    """Configuration, distributions, validation untrained and trained, history, run, versions; for `checkpoint.save`."""
     record = result.record
     said = plan.task.card()
     return {

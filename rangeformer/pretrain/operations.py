@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 import torch
 
-from rangeformer.distributions import LAWS, draw
+from rangeformer.distributions import DISTRIBUTIONS, draw
 from rangeformer.shapes import Float, Tensor
 
-VALIDATION_LAWS = ("kernel_clustered", "kernel_manifold", "graph_laplacian", "stencil", "wishart")
+VALIDATION_DISTRIBUTIONS = ("kernel_clustered", "kernel_manifold", "graph_laplacian", "stencil", "wishart")
 """Never trained on by the tasks that answer directly."""
 VALIDATION_SEED = 20_240  # the validation matrices are the same in every run, whatever its seed
 NOISE_RANGE = (1e-4, 1e-1)  # relative to the mean diagonal: condition numbers up to about 1e4 n
@@ -22,7 +22,7 @@ class OperationBatch:
     """Matrices, right-hand sides and the exact answers, all float64.
 
     Attributes:
-        laws: The law of each member.
+        distributions: The distribution of each member.
         matrix: `(b, n, n)`, symmetric positive definite.
         rhs: `(b, n)`, standard Gaussian.
         solution: `(b, n)`, A^-1 rhs.
@@ -47,25 +47,25 @@ def draw_operations(
     scale_range: tuple[float, float] = (1.0, 3.0),
     noise_range: tuple[float, float] = NOISE_RANGE,
 ) -> OperationBatch:
-    """Draw problems from a mixture of laws, on the generator's device.
+    """Draw problems from a mixture of distributions, on the generator's device.
 
-    Each member is s P (B + noise I) P^T: B from a law drawn at random from `laws`, of mean diagonal one, P a random
-    permutation of the rows, s uniform in `scale_range`. Answers come from one Cholesky factorisation, and the
+    Each member is s P (B + noise I) P^T: B from a distribution drawn at random from `laws`, of mean diagonal one, P a
+    random permutation of the rows, s uniform in `scale_range`. Answers come from one Cholesky factorisation, and the
     eigenvalues from LAPACK's symmetric eigensolver.
 
     Args:
-        laws: Keys of `rangeformer.distributions.LAWS`; one that stands twice is drawn twice as often.
+        laws: Keys of `rangeformer.distributions.DISTRIBUTIONS`; one that stands twice is drawn twice as often.
         n: Size.
         batch_size: b.
         generator: Source of all randomness; equal seeds on one device give equal problems.
-        scale_range: Ends of the uniform law of the factor s.
-        noise_range: Ends of the log-uniform law of the noise, relative to the mean diagonal.
+        scale_range: Ends of the uniform distribution of the factor s.
+        noise_range: Ends of the log-uniform distribution of the noise, relative to the mean diagonal.
 
     Returns:
         The problems.
 
     Raises:
-        ValueError: An empty or unknown list of laws, or a range whose ends are not positive and ascending.
+        ValueError: An empty or unknown list of distributions, or a range whose ends are not positive and ascending.
 
     Example:
         >>> batch = draw_operations(["wishart", "toeplitz"], 20, 3, generator=torch.Generator().manual_seed(0))
@@ -99,12 +99,12 @@ def draw_operations(
 def draw_validation(
     laws: Sequence[str], sizes: Sequence[int], num_members: int, *, noise_range: tuple[float, float]
 ) -> list[OperationBatch]:
-    """Fixed problems of each law at each size, on the CPU.
+    """Fixed problems of each distribution at each size, on the CPU.
 
     Args:
-        laws: Keys of `rangeformer.distributions.LAWS`.
+        laws: Keys of `rangeformer.distributions.DISTRIBUTIONS`.
         sizes: Sizes.
-        num_members: Matrices of each law and size.
+        num_members: Matrices of each distribution and size.
         noise_range: As in `draw_operations`.
     """
     generator = torch.Generator().manual_seed(VALIDATION_SEED)
@@ -115,23 +115,25 @@ def draw_validation(
     ]
 
 
-def check_laws(laws: Sequence[str], validation_laws: Sequence[str]) -> None:
+def check_distributions(laws: Sequence[str], validation_laws: Sequence[str]) -> None:
     """Laws to train on and others to validate on.
 
     Raises:
-        ValueError: Unknown laws, none, or one that stands in both.
+        ValueError: Unknown distributions, none, or one that stands in both.
     """
-    unknown = sorted({*laws, *validation_laws} - set(LAWS))
+    unknown = sorted({*laws, *validation_laws} - set(DISTRIBUTIONS))
     if unknown or not laws or not validation_laws:
-        raise ValueError(f"`laws` and `validation_laws` must each name some of {sorted(LAWS)}. Unknown: {unknown}.")
+        raise ValueError(
+            f"`laws` and `validation_laws` must each name some of {sorted(DISTRIBUTIONS)}. Unknown: {unknown}."
+        )
     if shared := sorted(set(laws) & set(validation_laws)):
-        raise ValueError(f"`validation_laws` must be other laws than `laws`. In both: {shared}.")
+        raise ValueError(f"`validation_laws` must be other distributions than `laws`. In both: {shared}.")
 
 
 def _check(laws: Sequence[str], **ranges: tuple[float, float]) -> None:
-    unknown = sorted(set(laws) - set(LAWS))
+    unknown = sorted(set(laws) - set(DISTRIBUTIONS))
     if not laws or unknown:
-        raise ValueError(f"`laws` must be one or more of {sorted(LAWS)}. Got {unknown or 'none'}.")
+        raise ValueError(f"`laws` must be one or more of {sorted(DISTRIBUTIONS)}. Got {unknown or 'none'}.")
     for name, (low, high) in ranges.items():
         if not 0 < low <= high:
             raise ValueError(f"`{name}` must be two positive ascending numbers. Got {(low, high)}.")

@@ -46,7 +46,7 @@ class Task(Protocol):
         ...
 
     def validation_set(self) -> Any:
-        """What to validate on, the same in every run: laws and sizes that are not trained on. On the CPU."""
+        """What to validate on, the same in every run: distributions and sizes that are not trained on. On the CPU."""
         ...
 
     def validate(self, model: nn.Module, validation_set: Any) -> tuple[dict[str, float], list[dict[str, Any]]]:

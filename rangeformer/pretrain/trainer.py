@@ -1,6 +1,6 @@
 """The training loop, whatever the task.
 
-Start untrained, validate on other laws, keep the best, never end below the start.
+Start untrained, validate on other distributions, keep the best, never end below the start.
 
 Every (seed, step, shard) has a generator of its own, so a run can be cut anywhere, continued, and spread over processes
 without changing what it computes, up to the order in which the shards' gradients are added.

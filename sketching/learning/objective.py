@@ -69,7 +69,9 @@ def squared_excess(target: Target, omega: Float[Tensor, "n l"]) -> Float[Tensor,
 def lift_loss(
     lift: Lift, target: Target, num_rows: int, num_columns: int, share: float, generator: torch.Generator
 ) -> Float[Tensor, ""]:
-    """Log excess of the blend of a few rows and their lift; the law of the sketch without its decisions and its noise.
+    """Log excess of the blend of a few rows and their lift.
+
+    The distribution of the sketch without its decisions and its noise.
 
     Args:
         lift: The network.

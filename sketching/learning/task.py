@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
-from rangeformer.distributions import KERNEL_LAWS, LAWS, RECTANGULAR_LAWS, draw, draw_matrix
+from rangeformer.distributions import DISTRIBUTIONS, KERNEL_DISTRIBUTIONS, RECTANGULAR_DISTRIBUTIONS, draw, draw_matrix
 from rangeformer.pretrain.curriculum import draw_between, draw_index, draw_size
 from rangeformer.pretrain.seeding import mixed_seed
 from rangeformer.pretrain.task import Task
@@ -17,7 +17,7 @@ from sketching.sketches.candidates import LIFT_SHARES, on_device, untrained_lift
 from sketching.sketches.random_features import Lift, LiftConfig
 from sketching.sketches.rangeformer import RangeFormerSketch
 
-VALIDATION_LAWS = ("image_patches", "word_counts", "kernel_manifold", "kernel_warped")
+VALIDATION_DISTRIBUTIONS = ("image_patches", "word_counts", "kernel_manifold", "kernel_warped")
 """Never trained on."""
 _VALIDATION_SEED = 20_240
 _NUM_OVERSAMPLES = 10
@@ -46,12 +46,14 @@ class SketchTask(Task):
     objective: ClassVar[str] = "ratio"
     figure_titles: ClassVar[dict[str, str]] = {
         "ratio": "excess over untrained, geometric mean",
-        "worst": "excess over untrained, worst law and number of rows",
+        "worst": "excess over untrained, worst distribution and number of rows",
     }
 
     model: LiftConfig = field(default_factory=LiftConfig)
     """Sizes of the lift."""
-    laws: tuple[str, ...] = tuple(sorted((set(RECTANGULAR_LAWS) | set(KERNEL_LAWS)) - set(VALIDATION_LAWS)))
+    laws: tuple[str, ...] = tuple(
+        sorted((set(RECTANGULAR_DISTRIBUTIONS) | set(KERNEL_DISTRIBUTIONS)) - set(VALIDATION_DISTRIBUTIONS))
+    )
     """What the matrices are drawn from, all equally likely, as tables; kernels in a random order of their points."""
     sizes: tuple[int, ...] = (96, 160, 256, 384)
     """Columns n, one drawn per batch."""
@@ -63,7 +65,7 @@ class SketchTask(Task):
     """Least and largest rank, uniform."""
     rows: tuple[int, int] = (8, 64)
     """Least and largest number of rows read, log-uniform."""
-    validation_laws: tuple[str, ...] = VALIDATION_LAWS
+    validation_laws: tuple[str, ...] = VALIDATION_DISTRIBUTIONS
     """Laws kept for validation; never trained on."""
     validation_shape: tuple[int, int] = (400, 320)
     """Shape of the validation matrices; kernels are square, of the second."""
@@ -72,15 +74,15 @@ class SketchTask(Task):
     validation_rows: tuple[int, ...] = (24, 80)
     """Rows that may be read in validation."""
     validation_members: int = 4
-    """Validation matrices of each law."""
+    """Validation matrices of each distribution."""
 
     def __post_init__(self) -> None:
         """Reject what would fail only after minutes.
 
         Raises:
-            ValueError: Unknown or shared laws, or sizes that leave nothing to approximate.
+            ValueError: Unknown or shared distributions, or sizes that leave nothing to approximate.
         """
-        known = set(RECTANGULAR_LAWS) | set(LAWS)
+        known = set(RECTANGULAR_DISTRIBUTIONS) | set(DISTRIBUTIONS)
         for name in ("laws", "validation_laws"):
             chosen = getattr(self, name)
             unknown = sorted(set(chosen) - known)
@@ -139,7 +141,7 @@ class SketchTask(Task):
         return loss, {"gain": -loss.item()}
 
     def validation_set(self) -> list[tuple[str, list[Target]]]:
-        """Each validation law, a few members, every other one as a table."""
+        """Each validation distribution, a few members, every other one as a table."""
         found = []
         for number, law in enumerate(self.validation_laws):
             generator = torch.Generator().manual_seed(mixed_seed(_VALIDATION_SEED, number))
@@ -185,9 +187,10 @@ class SketchTask(Task):
         return {"ratio": math.exp(sum(ratios) / len(ratios)), "worst": math.exp(max(ratios))}, rows
 
     def card(self) -> dict[str, Any]:
-        """The laws, and what the figures mean."""
+        """The distributions, and what the figures mean."""
         meaning = {
-            "ratio": "geometric mean over validation laws and numbers of rows of the excess Frobenius error over the "
+            "ratio": "geometric mean over validation distributions and numbers of rows of the excess Frobenius error "
+            "over the "
             "best rank-r approximation, after one pass, divided by that of the untrained sketch",
             "worst": "the largest of these ratios",
         }
@@ -195,14 +198,16 @@ class SketchTask(Task):
 
 
 def draw_target(law: str, shape: tuple[int, int], generator: torch.Generator) -> Tensor:
-    """One matrix of a law: `(m, n)`, or for a positive semidefinite law `(n, n)`, its points in random order.
+    """One matrix of a distribution.
+
+    `(m, n)`, or for a positive semidefinite distribution `(n, n)`, its points in random order.
 
     Args:
-        law: A key of `rangeformer.distributions.RECTANGULAR_LAWS` or `LAWS`.
+        law: A key of `rangeformer.distributions.RECTANGULAR_DISTRIBUTIONS` or `DISTRIBUTIONS`.
         shape: (m, n).
         generator: Source.
     """
-    if law in RECTANGULAR_LAWS:
+    if law in RECTANGULAR_DISTRIBUTIONS:
         return draw_matrix(law, shape, generator=generator)[0]
     matrix = draw(law, shape[1], generator=generator, noise_range=_NOISE_RANGE).matrix[0]
     order = torch.randperm(shape[1], generator=generator, device=generator.device)
@@ -214,7 +219,8 @@ def as_a_table(matrix: Tensor, generator: torch.Generator) -> Tensor:
 
     With an offset, or without what is below a threshold, its columns in units of their own.
 
-    The laws know none of these, so that a lift that has seen the laws alone does not know what sizes of columns mean.
+    The distributions know none of these, so that a lift that has seen the distributions alone does not know what sizes
+    of columns mean.
 
     Args:
         matrix: `(m, n)`.

@@ -76,8 +76,9 @@ def rehearse(
 ) -> Int[Tensor, " c"]:
     """The rows that a sketch will most likely ask for, so that they can be read in one look instead of two.
 
-    A sketch looks at a few rows before it decides which others to read, but on most matrices decides the same. The law
-    is run on a stand-in with a copy of the generator; should A turn out otherwise, what is missing is read then.
+    A sketch looks at a few rows before it decides which others to read, but on most matrices decides the same. The
+    distribution is run on a stand-in with a copy of the generator; should A turn out otherwise, what is missing is read
+    then.
 
     Args:
         shape: Of A.

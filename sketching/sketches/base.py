@@ -1,4 +1,4 @@
-"""The one interface of all sketches: a law from which Omega is drawn, which may read some of A first."""
+"""The one interface of all sketches: a distribution from which Omega is drawn, which may read some of A first."""
 
 from abc import ABC, abstractmethod
 
@@ -12,13 +12,13 @@ _AFFORDABLE = 0.2  # rows^2 over m rank
 
 
 class Sketch(ABC):
-    """A law of n x l matrices Omega whose image A Omega is to span A's leading range.
+    """A distribution of n x l matrices Omega whose image A Omega is to span A's leading range.
 
     Whatever a sketch reads of A before it draws is read through the operator and stands in `operator.reads`: c rows
     cost c n entries, c / m of a pass.
 
     Attributes:
-        looks: Whether the law reads rows of A before it draws.
+        looks: Whether the distribution reads rows of A before it draws.
     """
 
     looks: bool = False
@@ -37,8 +37,9 @@ class Sketch(ABC):
         Args:
             operator: A, `(m, n)`, one matrix.
             num_columns: l, columns of Omega; at most n.
-            max_rows: Most rows' worth of entries to read beforehand, ignored by laws that read nothing. Default: the
-                larger of 4 l and a tenth of the rows, never more than half of them, see `default_max_rows`.
+            max_rows: Most rows' worth of entries to read beforehand, ignored by distributions that read nothing.
+                Default: the larger of 4 l and a tenth of the rows, never more than half of them, see
+                    `default_max_rows`.
             generator: Source of all randomness.
 
         Returns:

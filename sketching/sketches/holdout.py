@@ -1,10 +1,11 @@
 """How much of a sketch to take from the rows read, from their lift, and from chance: decided by rows left out.
 
-A candidate law is built from some of the rows and judged by the energy of the others that it captures. Three questions
-are answered by the same numbers: which guess to take beside the rows (`sketching.sketches.candidates`) and its share,
-if any; whether directions beyond the sampled rows beat random ones, else those columns are Gaussian; and how heavy the
-tail is. What the candidates miss of the held-out rows is spread over many rows on benign matrices; if it sits in a few,
-other such rows will be among the unread ones, and every column of the sketch needs Gaussian noise enough to find them.
+A candidate distribution is built from some of the rows and judged by the energy of the others that it captures. Three
+questions are answered by the same numbers: which guess to take beside the rows (`sketching.sketches.candidates`) and
+its share, if any; whether directions beyond the sampled rows beat random ones, else those columns are Gaussian; and how
+heavy the tail is. What the candidates miss of the held-out rows is spread over many rows on benign matrices; if it sits
+in a few, other such rows will be among the unread ones, and every column of the sketch needs Gaussian noise enough to
+find them.
 """
 
 from dataclasses import dataclass
@@ -28,7 +29,7 @@ class Decision:
         guess: Which of the guesses to take.
         share: Its weight beside the sample's, 0 for the rows alone.
         noise: Standard deviation of Gaussian entries to add to every unit column; infinite for a Gaussian sketch.
-        missed: Share of the held-out energy that the chosen law missed.
+        missed: Share of the held-out energy that the chosen distribution missed.
         spread: Effective share of the held-out rows over which that is spread, 1 if evenly.
     """
 
@@ -41,7 +42,7 @@ class Decision:
 
 @dataclass(frozen=True)
 class Trial:
-    """A law built without some of the rows.
+    """A distribution built without some of the rows.
 
     Attributes:
         held_out: `(c,)` boolean, the rows that judge it.

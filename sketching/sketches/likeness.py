@@ -1,10 +1,10 @@
 """Which members of a family a matrix is like, told by the rows that were read of it.
 
-The mean of a family is the best law for a member of which nothing is known. Once rows R have been read, those members
-count for more in whose leading space they lie. If member i misses a share p_i of their energy, a normal law whose noise
-is what was missed gives c rows the likelihood p_i^(-d / 2) for every d numbers in them that are independent of each
-other; entries of a row are not, and one number for each row, d = c, is what was found to do best. So the law is the
-mixture
+The mean of a family is the best distribution for a member of which nothing is known. Once rows R have been read, those
+members count for more in whose leading space they lie. If member i misses a share p_i of their energy, a normal
+distribution whose noise is what was missed gives c rows the likelihood p_i^(-d / 2) for every d numbers in them that
+are independent of each other; entries of a row are not, and one number for each row, d = c, is what was found to do
+best. So the distribution is the mixture
 
     sum_i w_i A_i^T A_i / |A_i|_F^2,    w_i proportional to p_i^(-c / 2),
 

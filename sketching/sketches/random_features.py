@@ -1,6 +1,6 @@
 """The lift: nonlinear features of a few rows that reach directions of the row space which those rows do not span.
 
-Row i of A is a draw from an unknown law over vectors of n numbers; the best sketch is spanned by the leading
+Row i of A is a draw from an unknown distribution over vectors of n numbers; the best sketch is spanned by the leading
 eigenvectors of its second moment A^T A / m. From c rows R two guesses of it are at hand: the sample's own, R^T R, right
 on its span and zero elsewhere, and a kernel between the *columns* of R, the tokens t_j in R^c:
 

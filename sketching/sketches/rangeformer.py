@@ -2,9 +2,9 @@
 
 Omega = [leading eigenvectors of R^T R / |R|^2 + share Psi Psi^T | Gaussian fill] + noise: sampled directions, their
 lift (`sketching.sketches.random_features`) and a Gaussian part, in proportions that held-out rows decide
-(`sketching.sketches.holdout`). The law N(0, Sigma) with such a Sigma is that of Boulle & Townsend, "Learning elliptic
-PDEs with randomized linear algebra", 2022 (arXiv:2105.13052), whose bound improves with the alignment of Sigma and A's
-leading right singular space; the eigenvectors themselves are its best deterministic draw.
+(`sketching.sketches.holdout`). The distribution N(0, Sigma) with such a Sigma is that of Boulle & Townsend, "Learning
+elliptic PDEs with randomized linear algebra", 2022 (arXiv:2105.13052), whose bound improves with the alignment of Sigma
+and A's leading right singular space; the eigenvectors themselves are its best deterministic draw.
 """
 
 import math

@@ -104,7 +104,7 @@ def scaled(rows: Float[Tensor, "c n"], weights: Float[Tensor, " c"]) -> Float[Te
 
 
 def _expected_numbers(law: Float[Tensor, " m"], unread: Tensor, count: int) -> Tensor:
-    """Probabilities proportional to the law that sum to `count` over the unread rows.
+    """Probabilities proportional to the distribution that sum to `count` over the unread rows.
 
     Those that would pass one are one.
     """

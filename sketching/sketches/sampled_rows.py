@@ -8,21 +8,22 @@ from sketching.sketches.base import Sketch, default_max_rows, filled
 from sketching.sketches.reading import scaled, uniform_rows
 from sketching.sketches.row_space import leading_right_vectors
 
-LAWS = ("uniform", "norm")
+DISTRIBUTIONS = ("uniform", "norm")
 
 
 class SampledRowSpace(Sketch):
     """Leading right singular vectors of c sampled rows, filled up with Gaussian columns.
 
     Args:
-        law: "uniform", or "norm": probability proportional to the squared row norms, which costs reading all of A once.
+        distribution: "uniform", or "norm": probability proportional to the squared row norms, which costs reading all
+            of A once.
     """
 
     looks = True
 
     def __init__(self, law: str = "uniform"):
-        if law not in LAWS:
-            raise ValueError(f"`law` must be one of {LAWS}. Got {law!r}.")
+        if law not in DISTRIBUTIONS:
+            raise ValueError(f"`law` must be one of {DISTRIBUTIONS}. Got {law!r}.")
         self.law = law
 
     def draw(

@@ -11,7 +11,7 @@ from experiments.lawt import runs as lawt_runs
 from experiments.lawt.measure import MEASURES
 from experiments.lawt.views import Budget, by_condition, encoding_views, error_views
 from rangeformer.baselines.lawt import Scores
-from rangeformer.baselines.lawt.generators import SPECTRAL_LAWS
+from rangeformer.baselines.lawt.generators import SPECTRAL_DISTRIBUTIONS
 from rangeformer.baselines.lawt.symbols import TASK_NAMES
 from rangeformer.models.checkpoint import known_models
 from rangeformer.pretrain.plan import Plan
@@ -72,7 +72,7 @@ def test_what_is_trained():
     chosen = {table: [run.label for run in lawt_runs.runs_of(table, "cpu")] for table in MEASURES}
     assert chosen["ood"] == ["semicircle", "laplace", "abs_laplace", "marchenko_pastur"]
     assert chosen["tasks"] == ["transposition", "addition", "matrix-vector", "eigenvalues"]
-    assert [run.label for run in lawt_runs.runs_of("ood", "gpu")] == list(SPECTRAL_LAWS)
+    assert [run.label for run in lawt_runs.runs_of("ood", "gpu")] == list(SPECTRAL_DISTRIBUTIONS)
     assert len(lawt_runs.runs_of("tasks", "gpu")) == len(TASK_NAMES) + 1
     kinds = {Plan.from_file(run.config, run.changes).task.model.kind for run in lawt_runs.runs_of("loops", "cpu")}
     assert kinds == {"transformer", "lstm", "gru"}

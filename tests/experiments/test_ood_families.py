@@ -8,11 +8,11 @@ from experiments.common import matrices
 from experiments.ood.families import FAMILIES, REAL, SHIFT, SQUARED, Source, draw_family
 from tests.helpers import conditioned, seeded
 
-LAWS = Source()
+DISTRIBUTIONS = Source()
 SIZES = [1, 2, 7, 20]
 
 
-def drawn(family: str, n: int, seed: int = 0, source: Source = LAWS) -> torch.Tensor:
+def drawn(family: str, n: int, seed: int = 0, source: Source = DISTRIBUTIONS) -> torch.Tensor:
     return draw_family(family, n, seeded(seed), source)
 
 
@@ -40,7 +40,7 @@ def test_identity_and_zero():
 
 def test_diagonal_is_squared_and_shifted():
     A = drawn("diagonal", 8)
-    entries = FAMILIES["diagonal"](8, seeded(0), LAWS).diagonal()
+    entries = FAMILIES["diagonal"](8, seeded(0), DISTRIBUTIONS).diagonal()
     torch.testing.assert_close(A, torch.diag(entries**2 + SHIFT))
 
 
@@ -57,14 +57,14 @@ def test_spectral_ratio_is_the_root_of_two():
 
 
 def test_toeplitz_has_constant_diagonals_of_positive_numbers():
-    T = FAMILIES["Toeplitz"](9, seeded(0), LAWS)
+    T = FAMILIES["Toeplitz"](9, seeded(0), DISTRIBUTIONS)
     assert all(torch.equal(T.diagonal(k), T.diagonal(k)[:1].expand(9 - k)) for k in range(9))
     assert (T > 0).all()
 
 
 @pytest.mark.parametrize(("n", "p"), [(20, 4), (50, 5), (1000, 25)])
 def test_kronecker_blocks_are_multiples_of_each_other(n, p):
-    A = FAMILIES["Kronecker"](n, seeded(0), LAWS)
+    A = FAMILIES["Kronecker"](n, seeded(0), DISTRIBUTIONS)
     q = n // p
     blocks = A.reshape(p, q, p, q).transpose(1, 2).reshape(p * p, q * q)
     assert torch.linalg.matrix_rank(blocks) == 1
@@ -72,7 +72,7 @@ def test_kronecker_blocks_are_multiples_of_each_other(n, p):
 
 
 def test_gaussian_is_the_gram_matrix_of_gaussian_entries():
-    G = FAMILIES["Gaussian"](50, seeded(0), LAWS)
+    G = FAMILIES["Gaussian"](50, seeded(0), DISTRIBUTIONS)
     assert abs(float(G.mean())) < 0.1
     assert abs(float(G.std()) - 1) < 0.1
     torch.testing.assert_close(drawn("Gaussian", 50), G @ G.mT + SHIFT * torch.eye(50, dtype=torch.float64))
@@ -121,11 +121,11 @@ def test_real_families_come_from_matrices_that_are_large_enough(folder, family):
 
 def test_unknown_family_says_what_there_is():
     with pytest.raises(ValueError, match="`family` must be one of"):
-        draw_family("magic", 5, seeded(), LAWS)
+        draw_family("magic", 5, seeded(), DISTRIBUTIONS)
 
 
 def test_squared_families_are_not_definite_by_themselves():
     for family in SQUARED:
-        raw = [FAMILIES[family](12, seeded(seed), LAWS) for seed in range(5)]
+        raw = [FAMILIES[family](12, seeded(seed), DISTRIBUTIONS) for seed in range(5)]
         definite = [int(torch.linalg.cholesky_ex((A + A.mT) / 2).info) == 0 for A in raw]
         assert not all(definite), family

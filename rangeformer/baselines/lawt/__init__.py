@@ -1,4 +1,4 @@
-"""Charton's "Linear algebra with transformers" (LAWT): matrices as tokens, answers as tokens; docs/lawt.md."""
+"""Charton's "Linear algebra with transformers" (LAWT): matrices as tokens, answers as tokens; docs/results/lawt.md."""
 
 from rangeformer.baselines.lawt.config import LawtConfig as LawtConfig
 from rangeformer.baselines.lawt.decoding import beam as beam

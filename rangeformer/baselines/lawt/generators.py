@@ -1,7 +1,7 @@
-"""Random matrices: independent coefficients, symmetric (Wigner) matrices, and seven laws of the eigenvalues.
+"""Random matrices: independent coefficients, symmetric (Wigner) matrices, and seven distributions of the eigenvalues.
 
-Every law has eigenvalues of standard deviation sigma = sqrt(n) A / sqrt(3), that of a Wigner matrix of coefficients
-uniform on [-A, A]; Marchenko-Pastur is another construction.
+Every distribution has eigenvalues of standard deviation sigma = sqrt(n) A / sqrt(3), that of a Wigner matrix of
+coefficients uniform on [-A, A]; Marchenko-Pastur is another construction.
 
 References:
     Charton, Linear algebra with transformers, TMLR 2022, arXiv:2112.01898, sections 2 and 5; What is my math
@@ -15,7 +15,7 @@ import torch
 from rangeformer.shapes import Float, Tensor
 
 COEFFICIENTS = ("uniform", "gaussian")
-SPECTRAL_LAWS = (
+SPECTRAL_DISTRIBUTIONS = (
     "semicircle",
     "uniform",
     "gaussian",
@@ -24,7 +24,7 @@ SPECTRAL_LAWS = (
     "abs_laplace",
     "marchenko_pastur",
 )
-POSITIVE_LAWS = ("abs_semicircle", "abs_laplace", "marchenko_pastur")
+POSITIVE_DISTRIBUTIONS = ("abs_semicircle", "abs_laplace", "marchenko_pastur")
 
 
 def draw_scales(bounds: tuple[int, int], count: int, generator: torch.Generator) -> Float[Tensor, " b"]:
@@ -69,20 +69,20 @@ def wigner(scales: Float[Tensor, " b"], n: int, kind: str, generator: torch.Gene
 def symmetric(
     law: str, scales: Float[Tensor, " b"], n: int, kind: str, generator: torch.Generator
 ) -> Float[Tensor, "b n n"]:
-    """Symmetric matrices whose eigenvalues follow a law, with the eigenvectors of Wigner matrices.
+    """Symmetric matrices whose eigenvalues follow a distribution, with the eigenvectors of Wigner matrices.
 
-    For every law but the semicircle (a Wigner matrix W = V L V^T itself) and Marchenko-Pastur (X^T X, X of entries of
-    the scale sqrt(A)), the matrix is V^T D V with new independent eigenvalues D; "abs_semicircle" takes |L|.
+    For every distribution but the semicircle (a Wigner matrix W = V L V^T itself) and Marchenko-Pastur (X^T X, X of
+    entries of the scale sqrt(A)), the matrix is V^T D V with new independent eigenvalues D; "abs_semicircle" takes |L|.
 
     Args:
-        law: One of `SPECTRAL_LAWS`.
+        law: One of `SPECTRAL_DISTRIBUTIONS`.
         scales: A of each matrix, `(b,)`.
         n: Rows.
-        kind: Law of the coefficients of W and X.
+        kind: Distribution of the coefficients of W and X.
         generator: Source of everything random, on the device of `scales`.
 
     Raises:
-        ValueError: If the law is unknown.
+        ValueError: If the distribution is unknown.
 
     Example:
         >>> import torch
@@ -91,8 +91,8 @@ def symmetric(
         >>> symmetric("laplace", torch.full((3,), 10.0, dtype=torch.float64), 5, "uniform", generator).shape
         torch.Size([3, 5, 5])
     """
-    if law not in SPECTRAL_LAWS:
-        raise ValueError(f"`law` must be one of {list(SPECTRAL_LAWS)}. Got {law!r}.")
+    if law not in SPECTRAL_DISTRIBUTIONS:
+        raise ValueError(f"`law` must be one of {list(SPECTRAL_DISTRIBUTIONS)}. Got {law!r}.")
     if law == "marchenko_pastur":
         X = coefficients(scales.sqrt(), (n, n), kind, generator)
         return X.mT @ X
@@ -112,7 +112,7 @@ def symmetric(
 def mixture(
     laws: Sequence[str], scales: Float[Tensor, " b"], n: int, kind: str, generator: torch.Generator
 ) -> Float[Tensor, "b n n"]:
-    """Symmetric matrices, the law of each drawn from `laws`."""
+    """Symmetric matrices, the distribution of each drawn from `laws`."""
     if len(laws) == 1:
         return symmetric(laws[0], scales, n, kind, generator)
     chosen = torch.randint(len(laws), scales.shape, generator=generator, device=generator.device)

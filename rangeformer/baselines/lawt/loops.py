@@ -3,7 +3,8 @@
 References:
     Dehghani et al., Universal transformers, ICLR 2019, arXiv:1807.03819 (shared layers, adaptive halting).
     Csordas, Irie and Schmidhuber, The neural data router, ICLR 2022, arXiv:2110.07732 (copy gate).
-    Banino, Balaguer and Blundell, PonderNet, 2021, arXiv:2107.05407 (halting by a geometric law, differentiable).
+    Banino, Balaguer and Blundell, PonderNet, 2021, arXiv:2107.05407 (halting by a geometric distribution,
+    differentiable).
 """
 
 from collections.abc import Callable

@@ -9,7 +9,7 @@ import torch
 
 from rangeformer.baselines.lawt.generators import (
     COEFFICIENTS,
-    SPECTRAL_LAWS,
+    SPECTRAL_DISTRIBUTIONS,
     coefficients,
     draw_scales,
     mixture,
@@ -71,9 +71,9 @@ class Source:
         """Reject what would fail only after minutes.
 
         Raises:
-            ValueError: Unknown tasks or laws, or impossible numbers.
+            ValueError: Unknown tasks or distributions, or impossible numbers.
         """
-        for name, known in (("tasks", tuple(TASKS)), ("laws", SPECTRAL_LAWS)):
+        for name, known in (("tasks", tuple(TASKS)), ("laws", SPECTRAL_DISTRIBUTIONS)):
             values = getattr(self, name)
             if not values or set(values) - set(known) or len(set(values)) < len(values):
                 raise ValueError(f"`{name}` must hold some of {list(known)}, each once. Got {list(values)}.")

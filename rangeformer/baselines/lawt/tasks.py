@@ -35,7 +35,7 @@ class Matter:
         output_shape: Of the output.
         answer: The exact output of an input, batched, in float64.
         square: Whether m = n.
-        symmetric: Whether the input is symmetric, of a chosen law of the eigenvalues.
+        symmetric: Whether the input is symmetric, of a chosen distribution of the eigenvalues.
     """
 
     input_shape: Callable[[int, int], Shape]

@@ -29,7 +29,7 @@ def neighbor_loss(
     strongest rows, sum_ij rho_ij^2 log(1 + (|E_i - E_j|^2 / tau_i)^beta) / sum_ij rho_ij^2 over j in N(i). It does not
     know the scale of E, weighs each neighbour by what missing it costs, and vanishes when all are well inside.
     The weight -log(1 - rho_ij^2), the cost in nats of missing a lone neighbour, was tried and did worse on the
-    validation laws: a few near-twins outweigh all other rows.
+    validation distributions: a few near-twins outweigh all other rows.
     """
     distance = squared_distances(embedding)
     n = distance.shape[-1]

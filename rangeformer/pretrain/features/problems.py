@@ -16,7 +16,7 @@ class Problem:
     """What the model sees, and what it should find; float64 but for the tables of n^2 numbers.
 
     Attributes:
-        laws: Name of each matrix's law.
+        distributions: Name of each matrix's distribution.
         factor: F, `(b, n, c)`.
         residual_diagonal: `(b, n)` diagonal of A - noise - F F^T.
         diagonal: `(b, n)` as the model is given it.
@@ -37,10 +37,10 @@ class Problem:
 def make_problem(
     laws: Sequence[str], n: int, num_columns: int, *, noisy_diagonal: bool, generator: torch.Generator
 ) -> Problem:
-    """Draw one matrix of each law, in a random row order, and read their pivot columns.
+    """Draw one matrix of each distribution, in a random row order, and read their pivot columns.
 
     Args:
-        laws: Keys of `rangeformer.distributions.LAWS`, one for each of the b matrices.
+        laws: Keys of `rangeformer.distributions.DISTRIBUTIONS`, one for each of the b matrices.
         n: Size of all.
         num_columns: c.
         noisy_diagonal: Give the model the diagonal of A, or that of A - noise; callers may know either.

@@ -1,4 +1,4 @@
-"""Validation on other laws and sizes: what a model's neighbours miss, against none and against the oracle."""
+"""Validation on other distributions and sizes: what a model's neighbours miss, against none and against the oracle."""
 
 import dataclasses
 import math
@@ -20,7 +20,8 @@ from rangeformer.pretrain.features.problems import Problem, make_problem
 FIGURES_MEAN = (
     "missed: share of the oracle's gain in mean log D_i not reached with 2k candidates (0 oracle, 1 no neighbours; "
     "over "
-    "matrices the geometric mean of share + 0.01, less 0.01, so that no law outweighs the others); recall: share of "
+    "matrices the geometric mean of share + 0.01, less 0.01, so that no distribution outweighs the others); recall: "
+    "share of "
     "the "
     "oracle's neighbours found; range: log share of |K|_F^2 outside c range directions"
 )

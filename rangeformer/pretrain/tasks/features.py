@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from rangeformer.distributions import ALGEBRAIC_LAWS, KERNEL_LAWS, LAWS
+from rangeformer.distributions import ALGEBRAIC_DISTRIBUTIONS, DISTRIBUTIONS, KERNEL_DISTRIBUTIONS
 from rangeformer.models.features import RangeFormer, RangeFormerConfig
 from rangeformer.pretrain.curriculum import draw_between, draw_index, draw_size
 from rangeformer.pretrain.features.objectives import neighbor_loss, range_loss
@@ -15,8 +15,8 @@ from rangeformer.pretrain.features.problems import Problem, make_problem
 from rangeformer.pretrain.features.validation import FIGURES_MEAN, ValidationCase, make_case, measure
 from rangeformer.pretrain.task import Task
 
-VALIDATION_LAWS = ("kernel_discretised", "kernel_manifold", "kernel_warped", "toeplitz", "stencil")
-"""Never trained on: what is kept is what helps on other laws, at other sizes."""
+VALIDATION_DISTRIBUTIONS = ("kernel_discretised", "kernel_manifold", "kernel_warped", "toeplitz", "stencil")
+"""Never trained on: what is kept is what helps on other distributions, at other sizes."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class FeaturesTask(Task):
 
     Mixed precision is not allowed here: the coordinates that the neighbours are found by are products of nearly equal
     numbers. Under autocast to bfloat16 the gradient of the shipped weights had a cosine below 0.04 with the exact one
-    on six batches, and the share missed on the validation laws was 0.047 instead of 0.018.
+    on six batches, and the share missed on the validation distributions was 0.047 instead of 0.018.
     """
 
     objective: ClassVar[str] = "missed"
@@ -49,7 +49,7 @@ class FeaturesTask(Task):
     model: RangeFormerConfig = field(default_factory=RangeFormerConfig)
     """The model's sizes."""
     batch_size: int = 4
-    """Fresh matrices of one size in each batch, each of a law of its own."""
+    """Fresh matrices of one size in each batch, each of a distribution of its own."""
     sizes: tuple[int, ...] = (256, 384, 512, 768)
     """Sizes n, one drawn per batch."""
     all_sizes_at: float = 0.0
@@ -64,27 +64,29 @@ class FeaturesTask(Task):
     candidates_per_neighbor: tuple[float, float] = (1.5, 4.0)
     """Least and largest m / k, uniform per batch: the neighbours must be among the m nearest."""
     kernel_share: float = 0.8
-    """Share of kernel matrices; the rest is of all other laws."""
+    """Share of kernel matrices; the rest is of all other distributions."""
     range_weight: float = 0.05
     """Weight of the range loss beside the neighbour loss."""
-    validation_laws: tuple[str, ...] = VALIDATION_LAWS
+    validation_laws: tuple[str, ...] = VALIDATION_DISTRIBUTIONS
     """Laws kept for validation; never trained on."""
     validation_neighbors: int = 8
     """k of the validation; the candidates are 2 k."""
     validation_size: int = 800
     """n of the validation matrices."""
     validation_columns: tuple[int, ...] = (16, 32, 64, 128)
-    """c of the validation matrices; each law meets each c, twice."""
+    """c of the validation matrices; each distribution meets each c, twice."""
     validation_seed: int = 1_000_003
     """Of the validation matrices."""
 
     def __post_init__(self) -> None:
         """Reject what would fail only after minutes."""
-        unknown = set(self.validation_laws) - set(LAWS)
+        unknown = set(self.validation_laws) - set(DISTRIBUTIONS)
         if unknown:
-            raise ValueError(f"`validation_laws` has unknown laws {sorted(unknown)}. Known: {sorted(LAWS)}.")
-        if not self.training_laws(kernels=True) or not self.training_laws(kernels=False):
-            raise ValueError("`validation_laws` leaves no kernel law, or no other law, to train on.")
+            raise ValueError(
+                f"`validation_laws` has unknown distributions {sorted(unknown)}. Known: {sorted(DISTRIBUTIONS)}."
+            )
+        if not self.training_distributions(kernels=True) or not self.training_distributions(kernels=False):
+            raise ValueError("`validation_laws` leaves no kernel distribution, or no other distribution, to train on.")
         if self.batch_size < 1 or not self.sizes or not self.validation_columns or not self.validation_laws:
             raise ValueError(
                 "`batch_size` must be positive, and `sizes`, `validation_columns` and `validation_laws` not empty."
@@ -100,9 +102,11 @@ class FeaturesTask(Task):
             if not least <= low <= high:
                 raise ValueError(f"`{name}` must be two numbers, {least} <= least <= largest. Got {(low, high)}.")
 
-    def training_laws(self, *, kernels: bool) -> tuple[str, ...]:
-        """Laws to train on: kernel laws or the others."""
-        return tuple(x for x in (KERNEL_LAWS if kernels else ALGEBRAIC_LAWS) if x not in self.validation_laws)
+    def training_distributions(self, *, kernels: bool) -> tuple[str, ...]:
+        """Laws to train on: kernel distributions or the others."""
+        return tuple(
+            x for x in (KERNEL_DISTRIBUTIONS if kernels else ALGEBRAIC_DISTRIBUTIONS) if x not in self.validation_laws
+        )
 
     def build(self, generator: torch.Generator) -> RangeFormer:
         """The model that is the classical algorithm."""
@@ -116,7 +120,7 @@ class FeaturesTask(Task):
         u = torch.rand(3 + self.batch_size, generator=generator, device=device).tolist()
         laws = []
         for kind in u[3:]:
-            known = self.training_laws(kernels=kind < self.kernel_share)
+            known = self.training_distributions(kernels=kind < self.kernel_share)
             laws.append(known[draw_index(len(known), generator)])
         n = draw_size(self.sizes, progress, full_at=self.all_sizes_at, generator=generator)
         low, high = self.columns[0], max(self.columns[0], min(self.columns[1], n // 4))
@@ -147,7 +151,7 @@ class FeaturesTask(Task):
         return loss + self.range_weight * missed, {**parts, "range_loss": missed.item()}
 
     def validation_set(self) -> list[ValidationCase]:
-        """Each law with each number of columns, twice."""
+        """Each distribution with each number of columns, twice."""
         generator = torch.Generator().manual_seed(self.validation_seed)
         return [
             make_case(
@@ -177,8 +181,11 @@ class FeaturesTask(Task):
         return True
 
     def card(self) -> dict[str, Any]:
-        """The laws, and what the figures mean."""
-        laws = {"kernel": self.training_laws(kernels=True), "other": self.training_laws(kernels=False)}
+        """The distributions, and what the figures mean."""
+        laws = {
+            "kernel": self.training_distributions(kernels=True),
+            "other": self.training_distributions(kernels=False),
+        }
         return {"training_laws": {**laws, "documented_in": "rangeformer/structured"}, "meaning": FIGURES_MEAN}
 
 

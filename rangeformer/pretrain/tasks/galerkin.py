@@ -11,15 +11,15 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
-from rangeformer.distributions import LAWS
+from rangeformer.distributions import DISTRIBUTIONS
 from rangeformer.models.learned_krylov import LearnedKrylovConfig, LearnedKrylovModel
 from rangeformer.operators import as_operator
 from rangeformer.pretrain.curriculum import check_ends, draw_between, draw_size
 from rangeformer.pretrain.operations import (
     NOISE_RANGE,
-    VALIDATION_LAWS,
+    VALIDATION_DISTRIBUTIONS,
     OperationBatch,
-    check_laws,
+    check_distributions,
     draw_operations,
     draw_validation,
 )
@@ -45,12 +45,12 @@ class GalerkinTask(Task):
     objective: ClassVar[str] = "ratio"
     figure_titles: ClassVar[dict[str, str]] = {
         "ratio": "residual over untrained, geometric mean",
-        "worst": "residual over untrained, worst law, size and loops",
+        "worst": "residual over untrained, worst distribution, size and loops",
     }
 
     model: LearnedKrylovConfig = field(default_factory=LearnedKrylovConfig)
     """Sizes of the model."""
-    laws: tuple[str, ...] = tuple(sorted(set(LAWS) - set(VALIDATION_LAWS)))
+    laws: tuple[str, ...] = tuple(sorted(set(DISTRIBUTIONS) - set(VALIDATION_DISTRIBUTIONS)))
     """What the matrices are drawn from, all equally likely."""
     sizes: tuple[int, ...] = (96, 128, 192, 256)
     """Sizes n, one drawn per batch."""
@@ -63,8 +63,8 @@ class GalerkinTask(Task):
     loops: tuple[int, int] = (2, 4)
     """Least and largest number of loops, uniform per batch."""
     noise_range: tuple[float, float] = NOISE_RANGE
-    """Ends of the log-uniform law of the noise on the diagonal."""
-    validation_laws: tuple[str, ...] = VALIDATION_LAWS
+    """Ends of the log-uniform distribution of the noise on the diagonal."""
+    validation_laws: tuple[str, ...] = VALIDATION_DISTRIBUTIONS
     """Laws kept for validation; never trained on."""
     validation_sizes: tuple[int, ...] = (160, 400)
     """Sizes of the validation matrices."""
@@ -73,15 +73,15 @@ class GalerkinTask(Task):
     validation_loops: tuple[int, ...] = (2, 4, 8)
     """Numbers of loops in validation, inside and outside those trained at."""
     validation_members: int = 4
-    """Validation matrices of each law and size."""
+    """Validation matrices of each distribution and size."""
 
     def __post_init__(self) -> None:
         """Reject what would fail only after minutes.
 
         Raises:
-            ValueError: Unknown or shared laws, or spaces that are complete, where there is nothing to learn.
+            ValueError: Unknown or shared distributions, or spaces that are complete, where there is nothing to learn.
         """
-        check_laws(self.laws, self.validation_laws)
+        check_distributions(self.laws, self.validation_laws)
         for name in ("widths", "loops"):
             check_ends(name, getattr(self, name))
         if self.widths[1] * self.loops[1] >= min(self.sizes):
@@ -115,7 +115,7 @@ class GalerkinTask(Task):
         return loss, {"residual": math.exp(loss.item())}
 
     def validation_set(self) -> list[OperationBatch]:
-        """Each validation law at each size."""
+        """Each validation distribution at each size."""
         return draw_validation(
             self.validation_laws, self.validation_sizes, self.validation_members, noise_range=self.noise_range
         )
@@ -149,9 +149,9 @@ class GalerkinTask(Task):
         return {"ratio": math.exp(sum(ratios) / len(ratios)), "worst": math.exp(max(ratios))}, rows
 
     def card(self) -> dict[str, Any]:
-        """The laws, and what the figures mean."""
+        """The distributions, and what the figures mean."""
         meaning = {
-            "ratio": "geometric mean over validation laws, sizes and loops of the relative residual over the "
+            "ratio": "geometric mean over validation distributions, sizes and loops of the relative residual over the "
             "untrained one",
             "worst": "the largest of these ratios",
         }

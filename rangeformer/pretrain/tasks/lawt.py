@@ -5,7 +5,7 @@ than
 there: the learning rate follows one cosine to its end, a moving average of the weights is what is validated, examples
 in validation are the same throughout, matrices may have fewer rows and fewer negative numbers at first, and the best
 model is kept by the cross-entropy, which, unlike the accuracy, moves from the first step. Fresh examples cannot be
-overfitted, so the laws of validation are those of training.
+overfitted, so the distributions of validation are those of training.
 """
 
 from bisect import bisect_left
@@ -174,7 +174,7 @@ class LawtTask(Task):
         )
 
     def validation_set(self) -> list[Problems]:
-        """Examples of the law that is trained on, drawn with a seed of their own."""
+        """Examples of the distribution that is trained on, drawn with a seed of their own."""
         return self._problems(self.source, self.validation_size, torch.Generator().manual_seed(VALIDATION_SEED))
 
     @torch.no_grad()
@@ -199,7 +199,7 @@ class LawtTask(Task):
         return {"cross_entropy": entropy, **_shown(figures, shown)}, rows
 
     def card(self) -> dict[str, Any]:
-        """The laws, and what the figures mean."""
+        """The distributions, and what the figures mean."""
         laws = {"coefficients": self.source.coefficients}
         if any(TASKS[task].symmetric for task in self.source.tasks):
             laws["eigenvalues"] = ", ".join(self.source.laws)
@@ -209,7 +209,7 @@ class LawtTask(Task):
             "meaning": "cross_entropy: mean over target tokens, by which the best model is kept; exact: share of "
             "answers "
             "of which every token is right; right_t: share of answers with the paper's relative error below t; all "
-            "on examples of the laws that are trained on, drawn anew",
+            "on examples of the distributions that are trained on, drawn anew",
         }
 
     def _problems(self, source: Source, count: int, generator: torch.Generator) -> list[Problems]:

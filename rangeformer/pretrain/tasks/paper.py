@@ -9,14 +9,14 @@ from torch import nn
 
 from rangeformer.baselines.config import SCALARS, PaperConfig
 from rangeformer.baselines.paper import PaperRangeFormer
-from rangeformer.distributions import PAPER_LAWS
+from rangeformer.distributions import PAPER_DISTRIBUTIONS
 from rangeformer.pretrain.curriculum import draw_between, draw_index
 from rangeformer.pretrain.operations import (
     NOISE_RANGE,
-    VALIDATION_LAWS,
+    VALIDATION_DISTRIBUTIONS,
     VALIDATION_SEED,
     OperationBatch,
-    check_laws,
+    check_distributions,
     draw_operations,
 )
 from rangeformer.pretrain.task import Task
@@ -48,31 +48,31 @@ class PaperTask(Task):
     # under autocast the gradient's cosine with the exact one was above 0.9999 on every batch tried
     mixed_precision: ClassVar[bool] = True
     figure_titles: ClassVar[dict[str, str]] = {
-        "other": "median relative error, other laws",
-        "seen": "median relative error, training laws",
+        "other": "median relative error, other distributions",
+        "seen": "median relative error, training distributions",
     }
 
     model: PaperConfig = field(default_factory=PaperConfig)
     """Sizes and choices of the model."""
-    laws: tuple[str, ...] = PAPER_LAWS
+    laws: tuple[str, ...] = PAPER_DISTRIBUTIONS
     """What the matrices are drawn from, all equally likely."""
     sizes: tuple[int, ...] = (10, 20, 30, 50)
     """Sizes n, one drawn per step."""
     batch_size: int = 16
-    """Fresh matrices in each step, each of a law of its own."""
+    """Fresh matrices in each step, each of a distribution of its own."""
     loops: tuple[int, int] | None = None
     """Least and largest number of loops, uniform per step. Default: always the model's."""
     relative_loss: bool = True
     """Divide each problem's error by the size of its answer, so that ill-conditioned problems do not drown the others;
     without it the loss is the paper's plain L1. Scalars, which may be zero, are never divided."""
     noise_range: tuple[float, float] = NOISE_RANGE
-    """Ends of the log-uniform law of the noise on the diagonal."""
-    validation_laws: tuple[str, ...] = VALIDATION_LAWS
+    """Ends of the log-uniform distribution of the noise on the diagonal."""
+    validation_laws: tuple[str, ...] = VALIDATION_DISTRIBUTIONS
     """Laws kept for validation; never trained on."""
     validation_sizes: tuple[int, ...] = (15, 40)
     """Sizes of the validation matrices, which training need not have seen."""
     validation_members: int = 24
-    """Validation matrices of each law and size."""
+    """Validation matrices of each distribution and size."""
     rung: str = ""
     """What this model is called on the ladder of ablations, for its card."""
 
@@ -80,9 +80,9 @@ class PaperTask(Task):
         """Reject what would fail only after minutes.
 
         Raises:
-            ValueError: Unknown or shared laws, sizes that the model cannot read, or an impossible number.
+            ValueError: Unknown or shared distributions, sizes that the model cannot read, or an impossible number.
         """
-        check_laws(self.laws, self.validation_laws)
+        check_distributions(self.laws, self.validation_laws)
         sizes = (*self.sizes, *self.validation_sizes)
         if not self.sizes or not self.validation_sizes or min(sizes) < 2:
             raise ValueError(f"`sizes` and `validation_sizes` must hold sizes of at least 2. Got {sizes}.")
@@ -123,10 +123,10 @@ class PaperTask(Task):
         return loss, {"error": loss.item()}
 
     def validation_set(self) -> list[OperationBatch]:
-        """Each validation law at each size, then the training laws together at each size."""
+        """Each validation distribution at each size, then the training distributions together at each size."""
         generator = torch.Generator().manual_seed(VALIDATION_SEED)
         groups = [*([law] for law in self.validation_laws), self.laws]
-        # as many of the training laws together as of the other laws together
+        # as many of the training distributions together as of the other distributions together
         counts = [*[self.validation_members] * len(self.validation_laws), 5 * self.validation_members]
         return [
             draw_operations(laws, n, count, generator=generator, noise_range=self.noise_range)
@@ -138,7 +138,10 @@ class PaperTask(Task):
     def validate(
         self, model: nn.Module, validation_set: list[OperationBatch]
     ) -> tuple[dict[str, float], list[dict[str, Any]]]:
-        """Median relative errors over the matrices of other laws and of the training laws, and by law and size."""
+        """Median relative errors over the matrices of other distributions and of the training distributions.
+
+        And by distribution and size.
+        """
         device = next(model.parameters()).device
         errors: dict[tuple[str, str, int], list[float]] = {}
         for problems in validation_set:
@@ -163,8 +166,9 @@ class PaperTask(Task):
         return {
             **({"rung": self.rung} if self.rung else {}),
             "training_laws": list(self.laws),
-            "meaning": "median over matrices of |answer - exact|_1 / |exact|_1; other: laws and sizes that are not "
-            "trained on, by which the best model is kept; seen: the training laws at the same sizes",
+            "meaning": "median over matrices of |answer - exact|_1 / |exact|_1; other: distributions and sizes that "
+            "are not "
+            "trained on, by which the best model is kept; seen: the training distributions at the same sizes",
         }
 
 

@@ -14,16 +14,16 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
-from rangeformer.distributions import PAPER_LAWS
+from rangeformer.distributions import PAPER_DISTRIBUTIONS
 from rangeformer.models.pure import PureConfig, PureRangeFormer
 from rangeformer.models.pure_step import Loop
 from rangeformer.operators import as_operator
 from rangeformer.pretrain.curriculum import check_ends, draw_between, draw_size
 from rangeformer.pretrain.operations import (
     NOISE_RANGE,
-    VALIDATION_LAWS,
+    VALIDATION_DISTRIBUTIONS,
     OperationBatch,
-    check_laws,
+    check_distributions,
     draw_operations,
     draw_validation,
 )
@@ -59,7 +59,7 @@ class PureTask(Task):
 
     model: PureConfig = field(default_factory=PureConfig)
     """Sizes of the model."""
-    laws: tuple[str, ...] = PAPER_LAWS
+    laws: tuple[str, ...] = PAPER_DISTRIBUTIONS
     """What the matrices are drawn from, all equally likely."""
     sizes: tuple[int, ...] = (10, 20, 30, 50)
     """Sizes n, one drawn per batch."""
@@ -72,21 +72,21 @@ class PureTask(Task):
     windows: tuple[int, int] = (2, 6)
     """Least and largest number of loops through which gradients flow, uniform per batch."""
     noise_range: tuple[float, float] = NOISE_RANGE
-    """Ends of the log-uniform law of the noise on the diagonal."""
-    validation_laws: tuple[str, ...] = VALIDATION_LAWS
+    """Ends of the log-uniform distribution of the noise on the diagonal."""
+    validation_laws: tuple[str, ...] = VALIDATION_DISTRIBUTIONS
     """Laws kept for validation; never trained on."""
     validation_sizes: tuple[int, ...] = (15, 40, 120)
     """Sizes of the validation matrices, inside and outside those trained on."""
     validation_members: int = 16
-    """Validation matrices of each law and size."""
+    """Validation matrices of each distribution and size."""
 
     def __post_init__(self) -> None:
         """Reject what would fail only after minutes.
 
         Raises:
-            ValueError: Unknown or shared laws, or an impossible number.
+            ValueError: Unknown or shared distributions, or an impossible number.
         """
-        check_laws(self.laws, self.validation_laws)
+        check_distributions(self.laws, self.validation_laws)
         sizes = (*self.sizes, *self.validation_sizes)
         if not self.sizes or not self.validation_sizes or min(sizes) < 2:
             raise ValueError(f"`sizes` and `validation_sizes` must hold sizes of at least 2. Got {sizes}.")
@@ -130,7 +130,7 @@ class PureTask(Task):
         return path + readouts + calibration, parts
 
     def validation_set(self) -> list[OperationBatch]:
-        """Each validation law at each size."""
+        """Each validation distribution at each size."""
         return draw_validation(
             self.validation_laws, self.validation_sizes, self.validation_members, noise_range=self.noise_range
         )
@@ -139,7 +139,7 @@ class PureTask(Task):
     def validate(
         self, model: nn.Module, validation_set: list[OperationBatch]
     ) -> tuple[dict[str, float], list[dict[str, Any]]]:
-        """Median relative errors at the trained number of loops, overall and by law and size."""
+        """Median relative errors at the trained number of loops, overall and by distribution and size."""
         assert isinstance(model, PureRangeFormer)
         device = next(model.parameters()).device
         rows: list[dict[str, Any]] = []
@@ -161,7 +161,7 @@ class PureTask(Task):
         return {"error": mean, **figures}, rows
 
     def card(self) -> dict[str, Any]:
-        """The laws, and what the figures mean."""
+        """The distributions, and what the figures mean."""
         meaning = {
             "solve": "median over validation matrices of |x - A^-1 b|_1 / |A^-1 b|_1 after the trained number of loops",
             "eigenvalues": "median of the sum of |error| over the sum of the eigenvalues",

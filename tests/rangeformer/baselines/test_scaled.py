@@ -8,7 +8,7 @@ from rangeformer.baselines import PaperConfig, PaperRangeFormer, ScaledPaperRang
 from rangeformer.baselines.config import OPERATIONS
 
 SCALE = 50.0
-LAWS = {
+DISTRIBUTIONS = {
     "solve": lambda x, n: x / SCALE,
     "inverse": lambda x, n: x / SCALE,
     "logdet": lambda x, n: x + n * torch.tensor(SCALE).double().log(),
@@ -26,7 +26,7 @@ def example(operation: str) -> tuple[ScaledPaperRangeFormer, torch.Tensor, torch
 @pytest.mark.parametrize("operation", OPERATIONS)
 def test_obeys_the_scaling_law_which_the_network_does_not(operation):
     model, matrix, rhs = example(operation)
-    law = LAWS.get(operation, lambda x, n: x * SCALE)
+    law = DISTRIBUTIONS.get(operation, lambda x, n: x * SCALE)
     expected = law(model(matrix, rhs), 6)
     torch.testing.assert_close(model(SCALE * matrix, rhs), expected)
     assert not torch.allclose(model.model(SCALE * matrix, rhs), expected, rtol=1e-2)

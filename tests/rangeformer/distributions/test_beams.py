@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from rangeformer.distributions import LAWS
+from rangeformer.distributions import DISTRIBUTIONS
 from rangeformer.distributions.beams import bending_rows, gram_of_elements
 from tests.helpers import seeded
 
@@ -39,20 +39,20 @@ def test_a_cantilever_bends_as_the_theory_says():
 
 @pytest.mark.parametrize("seed", range(4))
 def test_a_beam_couples_neighbouring_nodes_only(seed):
-    matrix = LAWS["beam"](20, seeded(seed), torch.float64)
+    matrix = DISTRIBUTIONS["beam"](20, seeded(seed), torch.float64)
     node = torch.arange(20) // 2
     assert (matrix[(node[:, None] - node).abs() > 1] == 0).all()
     assert torch.linalg.eigvalsh(matrix)[0] > 0
 
 
 def test_bending_grows_worse_with_length():
-    conds = [torch.linalg.cond(LAWS["beam"](n, seeded(1), torch.float64)) for n in (8, 64)]
+    conds = [torch.linalg.cond(DISTRIBUTIONS["beam"](n, seeded(1), torch.float64)) for n in (8, 64)]
     assert conds[1] > 100 * conds[0]
 
 
 @pytest.mark.parametrize("seed", range(4))
 def test_a_clamped_frame_is_definite_and_badly_conditioned(seed):
-    matrix = LAWS["frame"](60, seeded(seed), torch.float64)
+    matrix = DISTRIBUTIONS["frame"](60, seeded(seed), torch.float64)
     values = torch.linalg.eigvalsh(matrix)
     assert values[0] > 0
     assert values[-1] / values[0] > 1e3

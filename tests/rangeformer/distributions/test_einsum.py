@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from rangeformer.distributions import LAWS
+from rangeformer.distributions import DISTRIBUTIONS
 from rangeformer.distributions.einsum import (
     ZEROS,
     block_tensor_train,
@@ -23,7 +23,7 @@ def rank(matrix: torch.Tensor) -> int:
 
 
 def modes_of(n: int, parts: int, seed: int) -> list[int]:
-    """The factorisation that a law of two parts draws first."""
+    """The factorisation that a distribution of two parts draws first."""
     return factorisation(n, parts, seeded(seed))
 
 
@@ -57,7 +57,7 @@ def test_gram_of_a_kronecker_product_is_the_product_of_grams():
     first = sparse_factor(p, p, generator=generator, dtype=torch.float64)
     second = sparse_factor(q, q, generator=generator, dtype=torch.float64)
     expected = torch.kron(first @ first.mT, second @ second.mT)
-    torch.testing.assert_close(LAWS["einsum_kronecker"](24, seeded(1), torch.float64), expected)
+    torch.testing.assert_close(DISTRIBUTIONS["einsum_kronecker"](24, seeded(1), torch.float64), expected)
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -118,7 +118,7 @@ def test_a_fifth_of_a_factor_is_zero():
     assert zeros.item() == pytest.approx(ZEROS, abs=0.01)
 
 
-@pytest.mark.parametrize("law", [law for law in LAWS if law.startswith("einsum_")])
+@pytest.mark.parametrize("law", [law for law in DISTRIBUTIONS if law.startswith("einsum_")])
 def test_never_zero_at_the_smallest_sizes(law):
     for seed in range(100):
-        assert LAWS[law](2, seeded(seed), torch.float64).diagonal().sum() > 0
+        assert DISTRIBUTIONS[law](2, seeded(seed), torch.float64).diagonal().sum() > 0

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from rangeformer.distributions import LAWS
+from rangeformer.distributions import DISTRIBUTIONS
 from rangeformer.distributions.elements import linear_elements, second_difference
 from tests.helpers import normal, seeded
 
@@ -19,7 +19,7 @@ def test_gradients_reproduce_linear_functions():
 
 @pytest.mark.parametrize("seed", range(6))
 def test_triangles_are_a_definite_mesh(seed):
-    matrix = LAWS["triangles"](36, seeded(seed), torch.float64)
+    matrix = DISTRIBUTIONS["triangles"](36, seeded(seed), torch.float64)
     assert torch.linalg.eigvalsh(matrix)[0] > 0
     row, column = torch.arange(36) // 6, torch.arange(36) % 6
     down, right = row[:, None] - row, column[:, None] - column
@@ -30,7 +30,7 @@ def test_triangles_are_a_definite_mesh(seed):
 
 
 def test_away_from_the_fixed_edge_constants_cost_only_their_mass():
-    matrix = LAWS["triangles"](36, seeded(2), torch.float64)
+    matrix = DISTRIBUTIONS["triangles"](36, seeded(2), torch.float64)
     sums = matrix.sum(1)
     # rows that do not touch the fixed nodes: K 1 = 0, M 1 > 0 and small
     assert (sums[:30] > 0).all()
@@ -39,7 +39,7 @@ def test_away_from_the_fixed_edge_constants_cost_only_their_mass():
 
 def test_a_uniform_plate_is_the_square_of_a_laplacian():
     for seed in range(4):
-        matrix = LAWS["plate"](25, seeded(seed), torch.float64)
+        matrix = DISTRIBUTIONS["plate"](25, seeded(seed), torch.float64)
         row, column = torch.arange(25) // 5, torch.arange(25) % 5
         distance = (row[:, None] - row).abs() + (column[:, None] - column).abs()
         assert (matrix[distance > 2] == 0).all()

@@ -1,16 +1,22 @@
-"""Symmetric, square and rectangular laws through `draw_matrix`: shape, scale, seeds, small sizes, messages."""
+"""Symmetric, square and rectangular distributions through `draw_matrix`: shape, scale, seeds, small sizes, messages."""
 
 import pytest
 import torch
 
-from rangeformer.distributions import LAWS, RECTANGULAR_LAWS, SQUARE_LAWS, SYMMETRIC_LAWS, draw_matrix
+from rangeformer.distributions import (
+    DISTRIBUTIONS,
+    RECTANGULAR_DISTRIBUTIONS,
+    SQUARE_DISTRIBUTIONS,
+    SYMMETRIC_DISTRIBUTIONS,
+    draw_matrix,
+)
 from tests.helpers import seeded
 
-GENERAL = [*SYMMETRIC_LAWS, *SQUARE_LAWS, *RECTANGULAR_LAWS]
+GENERAL = [*SYMMETRIC_DISTRIBUTIONS, *SQUARE_DISTRIBUTIONS, *RECTANGULAR_DISTRIBUTIONS]
 
 
 def shape_of(law: str, n: int = 24) -> tuple[int, int]:
-    return (n, n + 13) if law in RECTANGULAR_LAWS else (n, n)
+    return (n, n + 13) if law in RECTANGULAR_DISTRIBUTIONS else (n, n)
 
 
 @pytest.mark.parametrize("law", GENERAL)
@@ -19,10 +25,10 @@ def test_shape_scale_and_symmetry(law):
     matrix = draw_matrix(law, shape, 3, generator=seeded())
     assert matrix.shape == (3, *shape)
     torch.testing.assert_close(torch.linalg.matrix_norm(matrix), torch.full((3,), 24**0.5, dtype=torch.float64))
-    assert torch.equal(matrix, matrix.mT) == (law in SYMMETRIC_LAWS)
+    assert torch.equal(matrix, matrix.mT) == (law in SYMMETRIC_DISTRIBUTIONS)
 
 
-@pytest.mark.parametrize("law", RECTANGULAR_LAWS)
+@pytest.mark.parametrize("law", RECTANGULAR_DISTRIBUTIONS)
 def test_tall_as_well_as_wide(law):
     assert draw_matrix(law, (50, 9), generator=seeded()).shape == (1, 50, 9)
     assert draw_matrix(law, (9, 50), generator=seeded()).shape == (1, 9, 50)
@@ -41,7 +47,7 @@ def test_reproducible_by_seed_fresh_within_a_batch_and_private(law):
 @pytest.mark.parametrize("law", GENERAL)
 def test_small_and_prime_sizes_in_both_dtypes(law):
     for n in (2, 3, 5, 7, 13):
-        for m in {n, 2, n + 5} if law in RECTANGULAR_LAWS else {n}:
+        for m in {n, 2, n + 5} if law in RECTANGULAR_DISTRIBUTIONS else {n}:
             for dtype in (torch.float32, torch.float64):
                 matrix = draw_matrix(law, (m, n), 4, generator=seeded(n), dtype=dtype)
                 assert matrix.dtype == dtype
@@ -61,18 +67,18 @@ def test_every_tensor_is_made_on_the_generators_device(law):
 
 
 def test_names_are_unique_over_all_registries():
-    names = [*LAWS, *GENERAL]
+    names = [*DISTRIBUTIONS, *GENERAL]
     assert len(set(names)) == len(names)
 
 
 def test_some_symmetric_laws_are_indefinite():
-    for law in SYMMETRIC_LAWS:
+    for law in SYMMETRIC_DISTRIBUTIONS:
         values = torch.linalg.eigvalsh(draw_matrix(law, (24, 24), 8, generator=seeded(3)))
         assert ((values[:, 0] < 0) & (values[:, -1] > 0)).any(), law
 
 
 def test_clear_errors():
-    with pytest.raises(ValueError, match="positive semidefinite laws are drawn by `draw`. Got 'wishart'"):
+    with pytest.raises(ValueError, match="positive semidefinite distributions are drawn by `draw`. Got 'wishart'"):
         draw_matrix("wishart", (4, 4), generator=seeded())
     with pytest.raises(ValueError, match=r"`shape` must be square for 'wigner'. Got \(4, 5\)"):
         draw_matrix("wigner", (4, 5), generator=seeded())

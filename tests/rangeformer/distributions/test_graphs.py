@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from rangeformer.distributions import LAWS
+from rangeformer.distributions import DISTRIBUTIONS
 from rangeformer.distributions.graphs import precision_or_covariance
 from tests.helpers import seeded
 
@@ -11,7 +11,7 @@ from tests.helpers import seeded
 @pytest.mark.parametrize("seed", range(6))
 def test_a_power_network_is_a_grounded_laplacian_with_few_loops(seed):
     n = 50
-    matrix = LAWS["power_network"](n, seeded(seed), torch.float64)
+    matrix = DISTRIBUTIONS["power_network"](n, seeded(seed), torch.float64)
     offdiagonal = matrix - torch.diag(matrix.diagonal())
     assert (offdiagonal <= 0).all()
     num_lines = int((offdiagonal < 0).sum()) // 2

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from rangeformer.distributions import LAWS, SHAPES, draw, kernel_matrix
+from rangeformer.distributions import DISTRIBUTIONS, SHAPES, draw, kernel_matrix
 from tests.helpers import normal, seeded
 
 
@@ -29,7 +29,7 @@ def test_kernels_of_a_single_point_are_numbers():
 
 
 def test_the_line_holds_a_kernel_of_one_lengthscale_and_noise():
-    matrix = LAWS["rbf_line"](40, seeded(), torch.float64)
+    matrix = DISTRIBUTIONS["rbf_line"](40, seeded(), torch.float64)
     noise = matrix.diagonal() - 1
     torch.testing.assert_close(noise, noise[0].expand(40))
     assert 0.1 <= noise[0] <= 1

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from rangeformer.distributions import LAWS
+from rangeformer.distributions import DISTRIBUTIONS
 from rangeformer.distributions.patterns import block_numbers
 from tests.helpers import seeded
 
@@ -11,7 +11,7 @@ SEEDS = range(4)
 
 
 def of(law: str, seed: int, n: int = 30) -> torch.Tensor:
-    return LAWS[law](n, seeded(seed), torch.float64)
+    return DISTRIBUTIONS[law](n, seeded(seed), torch.float64)
 
 
 @pytest.mark.parametrize("seed", SEEDS)

@@ -1,8 +1,8 @@
-"""What sets each rectangular law apart."""
+"""What sets each rectangular distribution apart."""
 
 import torch
 
-from rangeformer.distributions import RECTANGULAR_LAWS
+from rangeformer.distributions import RECTANGULAR_DISTRIBUTIONS
 from rangeformer.distributions.rectangular import field_with_edges
 from tests.helpers import seeded
 
@@ -10,7 +10,7 @@ SEEDS = range(5)
 
 
 def of(law: str, seed: int, m: int = 60, n: int = 40) -> torch.Tensor:
-    return RECTANGULAR_LAWS[law](m, n, seeded(seed), torch.float64)
+    return RECTANGULAR_DISTRIBUTIONS[law](m, n, seeded(seed), torch.float64)
 
 
 def test_smooth_fields_are_smooth_but_for_edges():

@@ -1,15 +1,18 @@
-"""Positive semidefinite laws: symmetric, scaled, reproducible, at every size; and the old ones draw what they drew."""
+"""Positive semidefinite distributions: symmetric, scaled, reproducible, at every size.
+
+And the old ones draw what they drew.
+"""
 
 import pytest
 import torch
 
 from rangeformer.distributions import (
-    ALGEBRAIC_LAWS,
-    ENGINEERING_LAWS,
-    KERNEL_LAWS,
-    LAWS,
-    PAPER_LAWS,
-    PATTERN_LAWS,
+    ALGEBRAIC_DISTRIBUTIONS,
+    DISTRIBUTIONS,
+    ENGINEERING_DISTRIBUTIONS,
+    KERNEL_DISTRIBUTIONS,
+    PAPER_DISTRIBUTIONS,
+    PATTERN_DISTRIBUTIONS,
     draw,
 )
 from tests.helpers import seeded
@@ -36,7 +39,7 @@ FROZEN = {
 }
 
 
-@pytest.mark.parametrize("law", LAWS)
+@pytest.mark.parametrize("law", DISTRIBUTIONS)
 @pytest.mark.parametrize("n", [37, 64])
 def test_symmetric_positive_definite_and_scaled(law, n):
     drawn = draw(law, n, 3, generator=seeded(n))
@@ -49,7 +52,7 @@ def test_symmetric_positive_definite_and_scaled(law, n):
     torch.testing.assert_close(matrix.diagonal(dim1=-2, dim2=-1).mean(-1), 1 + noise)
 
 
-@pytest.mark.parametrize("law", LAWS)
+@pytest.mark.parametrize("law", DISTRIBUTIONS)
 def test_reproducible_by_seed_and_fresh_within_a_batch(law):
     first, second = draw(law, 40, 2, generator=seeded(1)), draw(law, 40, 2, generator=seeded(1))
     assert torch.equal(first.matrix, second.matrix)
@@ -58,20 +61,20 @@ def test_reproducible_by_seed_and_fresh_within_a_batch(law):
     assert not torch.equal(first.matrix, draw(law, 40, 2, generator=seeded(2)).matrix)
 
 
-@pytest.mark.parametrize("law", [*KERNEL_LAWS, *ALGEBRAIC_LAWS])
+@pytest.mark.parametrize("law", [*KERNEL_DISTRIBUTIONS, *ALGEBRAIC_DISTRIBUTIONS])
 def test_the_laws_of_the_shipped_features_draw_what_they_drew(law):
     drawn = draw(law, 24, 2, generator=seeded(5)).matrix[1]
     assert drawn.square().sum().item() == pytest.approx(FROZEN[law], rel=1e-6)
 
 
-@pytest.mark.parametrize("law", LAWS)
+@pytest.mark.parametrize("law", DISTRIBUTIONS)
 def test_global_random_state_is_left_alone(law):
     before = torch.random.get_rng_state()
     draw(law, 10, generator=seeded())
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
-@pytest.mark.parametrize("law", LAWS)
+@pytest.mark.parametrize("law", DISTRIBUTIONS)
 def test_small_and_prime_sizes_in_both_dtypes(law):
     for n in (2, 3, 4, 5, 7, 13, 29):
         for dtype in (torch.float32, torch.float64):
@@ -81,18 +84,18 @@ def test_small_and_prime_sizes_in_both_dtypes(law):
             torch.linalg.cholesky(drawn.matrix.double())
 
 
-@pytest.mark.parametrize("law", LAWS)
+@pytest.mark.parametrize("law", DISTRIBUTIONS)
 def test_a_law_is_a_function_of_its_generator_alone(law):
     # what was drawn before leaves no trace
-    alone = LAWS[law](12, seeded(3), torch.float64)
+    alone = DISTRIBUTIONS[law](12, seeded(3), torch.float64)
     draw("wishart", 5, generator=seeded(4))
-    assert torch.equal(LAWS[law](12, seeded(3), torch.float64), alone)
+    assert torch.equal(DISTRIBUTIONS[law](12, seeded(3), torch.float64), alone)
 
 
-@pytest.mark.parametrize("law", LAWS)
+@pytest.mark.parametrize("law", DISTRIBUTIONS)
 def test_every_tensor_is_made_on_the_generators_device(law):
     expected = draw(law, 11, generator=seeded()).matrix
-    # a default device that holds no numbers: whatever a law makes without naming the generator's device fails
+    # a default device that holds no numbers: whatever a distribution makes without naming the generator's device fails
     with torch.device("meta"):
         drawn = draw(law, 11, generator=seeded()).matrix
     assert torch.equal(drawn, expected)
@@ -102,14 +105,20 @@ def test_a_large_draw():
     assert draw("kernel_gaussian", 2048, generator=seeded(), dtype=torch.float32).matrix.shape == (1, 2048, 2048)
 
 
-@pytest.mark.parametrize("law", ENGINEERING_LAWS)
+@pytest.mark.parametrize("law", ENGINEERING_DISTRIBUTIONS)
 def test_stiffness_and_networks_at_a_size_of_training(law):
     assert torch.isfinite(draw(law, 500, generator=seeded(), dtype=torch.float32).matrix).all()
 
 
 def test_every_law_is_listed_once():
-    assert (*KERNEL_LAWS, *ALGEBRAIC_LAWS, *PAPER_LAWS, *PATTERN_LAWS, *ENGINEERING_LAWS) == tuple(LAWS)
-    assert all(name == law.__name__ for name, law in LAWS.items())
+    assert (
+        *KERNEL_DISTRIBUTIONS,
+        *ALGEBRAIC_DISTRIBUTIONS,
+        *PAPER_DISTRIBUTIONS,
+        *PATTERN_DISTRIBUTIONS,
+        *ENGINEERING_DISTRIBUTIONS,
+    ) == tuple(DISTRIBUTIONS)
+    assert all(name == law.__name__ for name, law in DISTRIBUTIONS.items())
 
 
 def test_clear_errors():

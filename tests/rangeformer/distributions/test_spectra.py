@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from rangeformer.distributions import LAWS
+from rangeformer.distributions import DISTRIBUTIONS
 from tests.helpers import seeded
 
 N = 33
@@ -46,7 +46,7 @@ def ramp(d: torch.Tensor) -> torch.Tensor:
 @pytest.mark.parametrize("formula", [power, cosine, logistic, logarithm, ramp], ids=lambda formula: formula.__name__)
 @pytest.mark.parametrize("seed", range(4))
 def test_eigenvalues_are_those_of_the_paper(formula, seed):
-    matrix = LAWS[f"decay_{formula.__name__}"](N, seeded(seed), torch.float64)
+    matrix = DISTRIBUTIONS[f"decay_{formula.__name__}"](N, seeded(seed), torch.float64)
     values = torch.linalg.eigvalsh(matrix).flip(0)
     torch.testing.assert_close(values, formula(values), atol=1e-10, rtol=0)
 
@@ -54,12 +54,13 @@ def test_eigenvalues_are_those_of_the_paper(formula, seed):
 @pytest.mark.parametrize("kind", ["power", "cosine", "logistic", "logarithm", "ramp"])
 def test_bases_are_random(kind):
     first, second = (
-        torch.linalg.eigh(LAWS[f"decay_{kind}"](N, seeded(seed), torch.float64)).eigenvectors[:, -1] for seed in (0, 1)
+        torch.linalg.eigh(DISTRIBUTIONS[f"decay_{kind}"](N, seeded(seed), torch.float64)).eigenvectors[:, -1]
+        for seed in (0, 1)
     )
     assert abs(first @ second) < 0.7
 
 
 def test_low_rank_has_its_rank():
     for seed in range(5):
-        values = torch.linalg.eigvalsh(LAWS["low_rank"](64, seeded(seed), torch.float64))
+        values = torch.linalg.eigvalsh(DISTRIBUTIONS["low_rank"](64, seeded(seed), torch.float64))
         assert values[: 64 - 16].max() <= 1.01e-2

@@ -1,16 +1,16 @@
-"""Structure of the square unsymmetric laws."""
+"""Structure of the square unsymmetric distributions."""
 
 import pytest
 import torch
 
-from rangeformer.distributions import SQUARE_LAWS
+from rangeformer.distributions import SQUARE_DISTRIBUTIONS
 from tests.helpers import seeded
 
 SEEDS = range(4)
 
 
 def of(law: str, seed: int, n: int = 24) -> torch.Tensor:
-    return SQUARE_LAWS[law](n, seeded(seed), torch.float64)
+    return SQUARE_DISTRIBUTIONS[law](n, seeded(seed), torch.float64)
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,9 @@
-"""Structure of the symmetric indefinite laws."""
+"""Structure of the symmetric indefinite distributions."""
 
 import pytest
 import torch
 
-from rangeformer.distributions import SYMMETRIC_LAWS
+from rangeformer.distributions import SYMMETRIC_DISTRIBUTIONS
 from rangeformer.distributions.einsum import factorisation
 from tests.helpers import seeded
 
@@ -11,7 +11,7 @@ SEEDS = range(4)
 
 
 def of(law: str, seed: int, n: int = 24) -> torch.Tensor:
-    return SYMMETRIC_LAWS[law](n, seeded(seed), torch.float64)
+    return SYMMETRIC_DISTRIBUTIONS[law](n, seeded(seed), torch.float64)
 
 
 def test_wigner_fills_a_semicircle():

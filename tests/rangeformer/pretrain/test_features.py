@@ -194,7 +194,7 @@ def test_the_shipped_weights_have_the_figures_on_their_card():
 
 def test_training_and_validation_laws_are_disjoint():
     task = FeaturesTask()
-    trained = set(task.training_laws(kernels=True)) | set(task.training_laws(kernels=False))
+    trained = set(task.training_distributions(kernels=True)) | set(task.training_distributions(kernels=False))
     assert not trained & set(task.validation_laws)
 
 
@@ -207,7 +207,7 @@ def test_command_line(tmp_path, capsys):
     card = read_card(out)
     assert card["training"]["run"]["num_steps"] == 3
     assert card["run"]["num_steps"] == 3
-    assert card["training_laws"]["kernel"] == list(TINY.training_laws(kernels=True))
+    assert card["training_laws"]["kernel"] == list(TINY.training_distributions(kernels=True))
     assert load(out).config == TINY.model
     assert json.loads(out.with_suffix(".history.json").read_text())[0]["step"] == 0
     row = card["validation"]["table"][0]
@@ -220,7 +220,7 @@ def test_command_line(tmp_path, capsys):
     [
         ({"sizes": [20]}, "must exceed twice the largest number of candidates"),
         ({"nonsense": 1}, "Unknown fields"),
-        ({"validation_laws": ["none"]}, "unknown laws"),
+        ({"validation_laws": ["none"]}, "unknown distributions"),
         ({"validation_laws": []}, "not empty"),
         ({"loops": [3, 1]}, "`loops` must be two numbers, 0 <= least <= largest"),
         ({"batch_size": 0}, "must be positive"),

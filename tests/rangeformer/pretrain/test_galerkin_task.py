@@ -71,5 +71,5 @@ def test_complete_spaces_are_refused():
         GalerkinTask(sizes=(64,))
     with pytest.raises(ValueError, match="`validation_sizes` must be above"):
         GalerkinTask(validation_sizes=(100,))
-    with pytest.raises(ValueError, match="`validation_laws` must be other laws"):
+    with pytest.raises(ValueError, match="`validation_laws` must be other distributions"):
         GalerkinTask(laws=("stencil",))

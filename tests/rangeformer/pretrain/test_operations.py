@@ -6,13 +6,13 @@ import pytest
 import torch
 from helpers import seeded
 
-from rangeformer.distributions import ALGEBRAIC_LAWS, PAPER_LAWS, draw
+from rangeformer.distributions import ALGEBRAIC_DISTRIBUTIONS, PAPER_DISTRIBUTIONS, draw
 from rangeformer.pretrain.operations import draw_operations
 
 
 @pytest.mark.parametrize("n", [2, 10, 31])
 def test_answers_equal_dense_oracles(n):
-    batch = draw_operations(PAPER_LAWS, n, 20, generator=seeded(n))
+    batch = draw_operations(PAPER_DISTRIBUTIONS, n, 20, generator=seeded(n))
     for i, A in enumerate(batch.matrix):
         cond = torch.linalg.cond(A).item()
         inverse = torch.linalg.inv(A)
@@ -25,7 +25,7 @@ def test_answers_equal_dense_oracles(n):
 
 
 def test_shapes_dtypes_and_properties():
-    batch = draw_operations(PAPER_LAWS, 12, 40, generator=seeded())
+    batch = draw_operations(PAPER_DISTRIBUTIONS, 12, 40, generator=seeded())
     assert batch.matrix.shape == (40, 12, 12)
     assert batch.rhs.shape == batch.solution.shape == batch.eigenvalues.shape == (40, 12)
     assert batch.logdet.shape == (40,)
@@ -39,7 +39,7 @@ def test_shapes_dtypes_and_properties():
     assert diagonal.min() >= 1
     assert diagonal.max() <= 3.3
     assert diagonal.max() > 2.5
-    assert len(set(batch.laws)) > len(PAPER_LAWS) // 2
+    assert len(set(batch.laws)) > len(PAPER_DISTRIBUTIONS) // 2
 
 
 def test_scale_and_noise_are_what_was_asked_for():
@@ -62,7 +62,7 @@ def test_rows_are_permuted():
 
 
 def test_equal_seeds_give_equal_problems_and_other_seeds_others():
-    first, second, other = (draw_operations(ALGEBRAIC_LAWS, 7, 6, generator=seeded(s)) for s in (1, 1, 2))
+    first, second, other = (draw_operations(ALGEBRAIC_DISTRIBUTIONS, 7, 6, generator=seeded(s)) for s in (1, 1, 2))
     assert first.laws == second.laws
     assert torch.equal(first.matrix, second.matrix)
     assert torch.equal(first.solution, second.solution)

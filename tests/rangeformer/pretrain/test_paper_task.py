@@ -8,7 +8,7 @@ from helpers import seeded
 
 from rangeformer.baselines import PaperConfig, PaperRangeFormer
 from rangeformer.baselines.config import OPERATIONS
-from rangeformer.distributions import PAPER_LAWS
+from rangeformer.distributions import PAPER_DISTRIBUTIONS
 from rangeformer.pretrain.operations import draw_operations
 from rangeformer.pretrain.plan import Plan
 from rangeformer.pretrain.tasks.paper import PaperTask, exact_answer, relative_error
@@ -138,7 +138,7 @@ def test_shipped_configurations_ask_for_what_their_names_say(operation):
     plan = Plan.from_file(f"paper-{operation}")
     assert isinstance(plan.task, PaperTask)
     assert plan.task.model.operation == operation
-    assert plan.task.laws == PAPER_LAWS
+    assert plan.task.laws == PAPER_DISTRIBUTIONS
     assert plan.run.max_minutes is None  # by steps, so that the weights do not depend on what else the machine does
     assert plan.run.weight_decay == 0  # plain Adam
 

@@ -78,7 +78,7 @@ def test_a_batch_depends_on_its_generator_alone():
     ("fields", "message"),
     [
         ({"laws": ("nonsense",)}, "Unknown: .'nonsense'."),
-        ({"validation_laws": PureTask().laws[:1]}, "must be other laws"),
+        ({"validation_laws": PureTask().laws[:1]}, "must be other distributions"),
         ({"sizes": (1,)}, "sizes of at least 2"),
         ({"loops": (5, 3)}, "`loops` must be two numbers"),
         ({"windows": (0, 3)}, "`windows` must be two numbers"),

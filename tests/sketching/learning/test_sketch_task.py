@@ -2,9 +2,9 @@ import pytest
 import torch
 from helpers import normal, seeded
 
-from rangeformer.distributions import RECTANGULAR_LAWS
+from rangeformer.distributions import RECTANGULAR_DISTRIBUTIONS
 from rangeformer.pretrain import Plan, pretrain
-from sketching.learning.task import VALIDATION_LAWS, SketchTask, as_a_table, draw_target
+from sketching.learning.task import VALIDATION_DISTRIBUTIONS, SketchTask, as_a_table, draw_target
 from sketching.pretrain import CONFIGS, TASKS
 from sketching.sketches.random_features import Lift
 
@@ -55,16 +55,16 @@ def test_training_starts_at_the_untrained_lift_and_never_ends_below_it():
 
 def test_validation_is_of_other_laws_and_the_same_every_time():
     task = plan().task
-    assert not set(SketchTask().laws) & set(VALIDATION_LAWS)
+    assert not set(SketchTask().laws) & set(VALIDATION_DISTRIBUTIONS)
     first, again = task.validation_set(), task.validation_set()
     assert [law for law, _ in first] == ["cross_kernel"]
     assert torch.equal(first[0][1][0].matrix, again[0][1][0].matrix)
 
 
-@pytest.mark.parametrize("law", [*sorted(RECTANGULAR_LAWS)[:2], "kernel_grid"])
+@pytest.mark.parametrize("law", [*sorted(RECTANGULAR_DISTRIBUTIONS)[:2], "kernel_grid"])
 def test_targets_are_finite_matrices_of_the_law(law):
     matrix = draw_target(law, (30, 20), seeded())
-    assert matrix.shape == ((30, 20) if law in RECTANGULAR_LAWS else (20, 20))
+    assert matrix.shape == ((30, 20) if law in RECTANGULAR_DISTRIBUTIONS else (20, 20))
     assert torch.isfinite(matrix).all()
 
 

@@ -1,12 +1,12 @@
-"""Random matrices: moments and spectra of every law against the table of their definition."""
+"""Random matrices: moments and spectra of every distribution against the table of their definition."""
 
 import pytest
 import torch
 from helpers import seeded
 
 from rangeformer.baselines.lawt.generators import (
-    POSITIVE_LAWS,
-    SPECTRAL_LAWS,
+    POSITIVE_DISTRIBUTIONS,
+    SPECTRAL_DISTRIBUTIONS,
     coefficients,
     draw_scales,
     mixture,
@@ -44,7 +44,7 @@ def test_wigner_matrices_have_one_variance_everywhere():
     assert spread.max() < 1.05 * A / 3**0.5
 
 
-@pytest.mark.parametrize("law", SPECTRAL_LAWS)
+@pytest.mark.parametrize("law", SPECTRAL_DISTRIBUTIONS)
 def test_eigenvalues_follow_the_law(law):
     M = symmetric(law, SCALES, 5, "uniform", seeded(1))
     assert torch.equal(M, M.mT)
@@ -55,7 +55,7 @@ def test_eigenvalues_follow_the_law(law):
     standard = (L - L.mean()) / L.std()
     assert standard.pow(4).mean().item() == pytest.approx(kurtosis, rel=0.15)
     assert (L.min(1).values > 0).double().mean().item() == pytest.approx(positive, abs=0.01)
-    assert (law in POSITIVE_LAWS) == (positive == 1)
+    assert (law in POSITIVE_DISTRIBUTIONS) == (positive == 1)
 
 
 def test_absolute_semicircle_has_the_moduli_of_the_semicircle():
@@ -64,7 +64,7 @@ def test_absolute_semicircle_has_the_moduli_of_the_semicircle():
     torch.testing.assert_close(L.abs().sort().values, moduli)
 
 
-@pytest.mark.parametrize("law", SPECTRAL_LAWS)
+@pytest.mark.parametrize("law", SPECTRAL_DISTRIBUTIONS)
 def test_scale_is_a_factor(law):
     one, two = (symmetric(law, a * SCALES[:5], 4, "gaussian", seeded(3)) for a in (1.0, 2.0))
     torch.testing.assert_close(two, 2 * one)
@@ -82,7 +82,7 @@ def test_scales_are_whole_numbers_between_the_bounds():
 
 def test_same_seed_same_matrices_and_torch_left_alone():
     before = torch.random.get_rng_state()
-    first, second = (mixture(SPECTRAL_LAWS, SCALES[:50], 3, "uniform", seeded(7)) for _ in range(2))
+    first, second = (mixture(SPECTRAL_DISTRIBUTIONS, SCALES[:50], 3, "uniform", seeded(7)) for _ in range(2))
     assert torch.equal(first, second)
     assert torch.equal(torch.random.get_rng_state(), before)
 
