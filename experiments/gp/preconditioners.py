@@ -1,6 +1,6 @@
 """Iterations to a tight residual with every preconditioner on the same kernel systems, set-up and reads beside them.
 
-    python experiments/gp/preconditioners.py --dataset elevators --data-dir DIR --hyperparameters
+    python -m experiments.gp.preconditioners --dataset elevators --data-dir DIR --hyperparameters
     experiments/hyperparameters/elevators.json
 
 The right-hand side is the table's target, alone and together with ten Gaussian probes; the matrix is handed over twice,

@@ -1,8 +1,8 @@
 """RangeFormer against CG, Lanczos and what has grown from them: error against passes, products and seconds.
 
-    python experiments/krylov/comparison.py
-    python experiments/krylov/comparison.py --data-dir TABLES --matrix-dir MATRICES
-    python experiments/krylov/comparison.py --device cuda --dtype float32 --sizes 4000,16000,40000
+    python -m experiments.krylov.comparison
+    python -m experiments.krylov.comparison --data-dir TABLES --matrix-dir MATRICES
+    python -m experiments.krylov.comparison --device cuda --dtype float32 --sizes 4000,16000,40000
 
 Solves with one and with 16 right-hand sides, log-determinants and leading eigenpairs; on kernel matrices of tables, on
 prescribed spectra and on a folder's matrices. Every point is a run of its own, set-up included, its error recomputed in

@@ -1,6 +1,6 @@
 """Charton's "Linear algebra with transformers": what it learns, and where it breaks.
 
-    python experiments/lawt/comparison.py --table ceilings | encodings | tasks | ood | noise | loops | beginnings |
+    python -m experiments.lawt.comparison --table ceilings | encodings | tasks | ood | noise | loops | beginnings |
     failure --scale smoke | cpu | gpu
 
 Models that a table needs are trained by the training program and kept in `--weights`, where later tables, and the next

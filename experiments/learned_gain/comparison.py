@@ -2,10 +2,10 @@
 
 Trained against untrained, the best classical rival and the oracle, on matrices held out.
 
-    python experiments/learned_gain/comparison.py --part neighbors --data-dir DIR
-    python experiments/learned_gain/comparison.py --part range --data-dir DIR
-    python experiments/learned_gain/comparison.py --part solve --matrix-dir DIR
-    python experiments/learned_gain/comparison.py --part logdet --matrix-dir DIR
+    python -m experiments.learned_gain.comparison --part neighbors --data-dir DIR
+    python -m experiments.learned_gain.comparison --part range --data-dir DIR
+    python -m experiments.learned_gain.comparison --part solve --matrix-dir DIR
+    python -m experiments.learned_gain.comparison --part logdet --matrix-dir DIR
 
 Every part reports the share of the headroom between the start (untrained) and the oracle that training has captured,
 with a bootstrap interval over draws or matrices. Without folders the table of diamonds and matrices drawn from

@@ -1,7 +1,7 @@
 """Low-rank approximation of real matrices: error and time against passes, ours beside everybody's.
 
-    OMP_NUM_THREADS=1 python experiments/low_rank/benchmark.py
-    OMP_NUM_THREADS=1 python experiments/low_rank/benchmark.py --data-dir DIR
+    OMP_NUM_THREADS=1 python -m experiments.low_rank.benchmark
+    OMP_NUM_THREADS=1 python -m experiments.low_rank.benchmark --data-dir DIR
 
 Every method at its defaults and at equal passes, on the matrices that installed packages carry (and those of a folder),
 with the optimum from a dense SVD; a control with Haar singular vectors; and whether error estimates and tolerances are

@@ -1,6 +1,6 @@
 """Few-shot: a sketch adapted to a family of matrices from some of its members, on members that it has not seen.
 
-    python experiments/low_rank/fewshot.py
+    python -m experiments.low_rank.fewshot
 
 Every sketch may read the same rows and makes the same two passes, so that what differs is what the sketch knew before.
 Beside the fine-tuned sketch stand the same without gradient steps (the members' common space, and which of them are

@@ -1,6 +1,6 @@
 """A photograph from a few numbers, side by side: the original, a Gaussian sketch, ours, and the best of that rank.
 
-    python experiments/low_rank/image_compression.py --photograph china --rank 20
+    python -m experiments.low_rank.image_compression --photograph china --rank 20
 
 All three approximations cost the same passes over the picture; the third needs all of it in an SVD. Underneath, where
 each goes wrong.

@@ -1,6 +1,6 @@
 """A matrix larger than the memory it may take: a memory map approximated by a process whose peak is measured.
 
-    python experiments/low_rank/memmap.py --gigabytes 6
+    python -m experiments.low_rank.memmap --gigabytes 6
 
 The matrix, low rank plus noise, is written block by block to a temporary folder and removed afterwards. A fresh process
 opens it and calls `sketching.randomized_svd` as anyone would; its largest resident set (VmHWM of Linux, which counts

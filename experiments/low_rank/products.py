@@ -1,6 +1,6 @@
 """Matrices known by products alone: what a thin product beforehand is worth, and traces.
 
-    OMP_NUM_THREADS=1 python experiments/low_rank/products.py
+    OMP_NUM_THREADS=1 python -m experiments.low_rank.products
 
 Low rank: the real matrices of `sketching_benchmark.py` hidden behind a LinearOperator, everybody charged for products
 with A and its transpose. Traces: relative errors of unbiased estimators from equally many products.

@@ -2,7 +2,7 @@
 
 At equal passes, and to the accuracy of scikit-learn's defaults.
 
-    OMP_NUM_THREADS=1 python experiments/low_rank/speed.py
+    OMP_NUM_THREADS=1 python -m experiments.low_rank.speed
 
 Gaussian kernels of MNIST digits, in both precisions. Methods take turns, every time is the least of all turns, and with
 one thread it is CPU time, which other work on the machine disturbs least.

@@ -2,11 +2,11 @@
 
 Whole matrices of a folder.
 
-    python experiments/ood/generalization.py --part families --data-dir DIR
-    python experiments/ood/generalization.py --part loops --data-dir DIR
-    python experiments/ood/generalization.py --part matrices --data-dir DIR
-    python experiments/ood/generalization.py --part ladder
-    python experiments/ood/generalization.py --part lawt --data-dir DIR
+    python -m experiments.ood.generalization --part families --data-dir DIR
+    python -m experiments.ood.generalization --part loops --data-dir DIR
+    python -m experiments.ood.generalization --part matrices --data-dir DIR
+    python -m experiments.ood.generalization --part ladder
+    python -m experiments.ood.generalization --part lawt --data-dir DIR
 
 Columns: the paper's RangeFormer, ours untrained and trained (the pure and the Galerkin member), CG or Lanczos at equal
 passes and at equal matvecs, and dense factorisations; part `lawt` has LAWT beside them, for eigenvalues of the one size
