@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
-from rangeformer.operators import DenseOperator, MatrixOperator
+from rangeformer.operators import MatrixOperator
 from rangeformer.shapes import Float, Tensor
 
 MAX_ROWS = 10_000
@@ -25,13 +25,7 @@ def may_solve_directly(operator: MatrixOperator) -> bool:
 
 def dense(operator: MatrixOperator) -> Float[Tensor, "*batch n n"]:
     """A as one float64 tensor."""
-    if isinstance(operator, DenseOperator):
-        matrix = operator.matrix.detach().to(torch.float64)
-        if operator.noise is not None:
-            matrix = matrix + torch.diag_embed(operator.noise.detach().to(torch.float64))
-        return matrix
-    every = torch.arange(operator.num_columns, device=operator.device)
-    return operator.columns(every.expand(*operator.batch_shape, -1)).to(torch.float64)
+    return operator.to_dense(torch.float64).detach()
 
 
 def direct_solve(operator: MatrixOperator, rhs: Float[Tensor, "*batch n k"]) -> DirectSolution:

@@ -7,7 +7,7 @@ from rangeformer.shapes import Float, Tensor
 
 
 class CentredOperator(MatrixOperator):
-    """A - 1 mean^T with A's ledger.
+    """A - 1 mean^T with A's cost counts.
 
     Products subtract two numbers of A's size, so entries far larger than their deviations lose digits: centre dense
     matrices in place instead.

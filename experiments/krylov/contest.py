@@ -28,10 +28,10 @@ class Run:
 
     Attributes:
         case: What is solved.
-        operator: A; its ledger counts whatever the method reads.
+        operator: A; its cost counts hold whatever the method reads.
         generator: Source of the method's randomness, on the CPU.
         setup: Seconds spent before the iteration (a preconditioner, a first guess).
-        extra_passes: Passes that bypass the operator's ledger, and `extra_matvecs`.
+        extra_passes: Passes that bypass the operator's cost counts, and `extra_matvecs`.
     """
 
     case: Case
@@ -115,7 +115,7 @@ def _run(case: Case, method: Method, error: Callable[[Any], float], setting: Any
 
 
 def scipy_operator(operator: rf.MatrixOperator) -> Any:
-    """A for SciPy's iterations, counted by its ledger; on a GPU the vectors travel, the matrix stays."""
+    """A for SciPy's iterations, counted by it; on a GPU the vectors travel, the matrix stays."""
 
     def multiply(vectors: np.ndarray) -> np.ndarray:
         columns = torch.from_numpy(np.ascontiguousarray(vectors.reshape(operator.num_rows, -1)))

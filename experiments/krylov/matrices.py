@@ -47,7 +47,7 @@ class Case:
         return self.rhs.shape[0]
 
     def operator(self) -> rf.MatrixOperator:
-        """A with a ledger that starts at zero."""
+        """A with cost counts that start at zero."""
         if self.noise is None:
             return rf.as_operator(self.matrix)
         return DenseOperator(self.matrix, torch.full_like(self.rhs[:, 0], self.noise))

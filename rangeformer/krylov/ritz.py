@@ -25,14 +25,14 @@ class Density:
     Attributes:
         ritz: The Ritz pairs, ascending.
         counts: `(*batch, m)` how many eigenvalues each value stands for; they sum to n.
-        settled: `(*batch, m)` which values stand for themselves alone.
+        converged: `(*batch, m)` which values stand for themselves alone.
         counts_by_probe: `(*batch, m, p)` the same as each probe alone would have it; empty if the space is complete.
         size: N.
     """
 
     ritz: Ritz
     counts: Float[Tensor, "*batch m"]
-    settled: Bool[Tensor, "*batch m"]
+    converged: Bool[Tensor, "*batch m"]
     counts_by_probe: Float[Tensor, "*batch m p"]
     size: int
 
@@ -56,11 +56,11 @@ def density(ritz: Ritz, components: Float[Tensor, "*batch m p"], size: int) -> D
         return Density(ritz, every, every.bool(), masses[..., :0], size)
     masses = size * masses / masses.sum(-2, keepdim=True).clamp_min(torch.finfo(masses.dtype).tiny)
     # A block shows as many copies of a multiple eigenvalue as it is wide, so a lone Ritz value is a simple eigenvalue.
-    settled = _settled(ritz)
+    converged = _converged(ritz)
     # Where every pair has converged there is nothing but scatter to tell where the other eigenvalues are.
-    settled = settled & ~settled.all(-1, keepdim=True)
-    by_probe = _shared(masses.mT, settled.unsqueeze(-2), size).mT
-    return Density(ritz, _shared(masses.mean(-1), settled, size), settled, by_probe, size)
+    converged = converged & ~converged.all(-1, keepdim=True)
+    by_probe = _shared(masses.mT, converged.unsqueeze(-2), size).mT
+    return Density(ritz, _shared(masses.mean(-1), converged, size), converged, by_probe, size)
 
 
 def eigenvalues(found: Density) -> tuple[Float[Tensor, "*batch n"], Float[Tensor, "*batch n"]]:
@@ -81,15 +81,15 @@ def eigenvalues(found: Density) -> tuple[Float[Tensor, "*batch n"], Float[Tensor
 
     (low, high), (start, stop) = at(values), at(middle)
     share = ((wanted - start) / (stop - start).clamp_min(torch.finfo(middle.dtype).tiny)).clamp(0, 1)
-    # A settled value is an eigenvalue, not the end of a stretch of them.
-    alone = torch.stack(at(found.settled)).any(0)
+    # A converged value is an eigenvalue, not the end of a stretch of them.
+    alone = torch.stack(at(found.converged)).any(0)
     share = torch.where(alone, (wanted > edges.gather(-1, left)).to(share.dtype), share)
     estimate = torch.lerp(low, high, share)
     # On a value: how far that may be off. Between two: anything between them is possible.
     gaps = values.diff(dim=-1)
     far = torch.full_like(values[..., :1], torch.inf)
     spacing = torch.minimum(torch.cat([far, gaps], -1), torch.cat([gaps, far], -1))
-    own = residuals + torch.where(found.settled | spacing.isinf(), torch.zeros_like(spacing), spacing)
+    own = residuals + torch.where(found.converged | spacing.isinf(), torch.zeros_like(spacing), spacing)
     low_error, high_error = at(own)
     between = torch.maximum(*at(residuals)) + (high - low)
     nearest = torch.where(share < 0.5, low_error, high_error)
@@ -125,7 +125,7 @@ def spectral_sum(
     return total, by_probe.std(-1) / by_probe.shape[-1] ** 0.5
 
 
-def _settled(ritz: Ritz) -> Tensor:
+def _converged(ritz: Ritz) -> Tensor:
     """Ritz values that are further from their neighbours than their residuals reach."""
     gaps = ritz.values.diff(dim=-1)
     far = torch.full_like(ritz.values[..., :1], torch.inf)
@@ -133,9 +133,9 @@ def _settled(ritz: Ritz) -> Tensor:
     return ritz.residual_norms <= _CONVERGED * nearest
 
 
-def _shared(masses: Tensor, settled: Tensor, size: int) -> Tensor:
-    """One for the settled, the rest in proportion to the masses of the others."""
-    others = torch.where(settled, torch.zeros_like(masses), masses)
-    rest = size - settled.sum(-1, keepdim=True).to(masses.dtype)
+def _shared(masses: Tensor, converged: Tensor, size: int) -> Tensor:
+    """One for the converged, the rest in proportion to the masses of the others."""
+    others = torch.where(converged, torch.zeros_like(masses), masses)
+    rest = size - converged.sum(-1, keepdim=True).to(masses.dtype)
     share = others / others.sum(-1, keepdim=True).clamp_min(torch.finfo(masses.dtype).tiny)
-    return torch.where(settled, torch.ones_like(masses), rest * share)
+    return torch.where(converged, torch.ones_like(masses), rest * share)

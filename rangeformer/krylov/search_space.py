@@ -2,9 +2,9 @@
 
 One loop of the learned Krylov model is one `expand`: a block of new directions is orthonormalised against all of V
 (twice is enough; Giraud, Langou & Rozloznik 2005) and multiplied by A, one pass. With the blocks that `reached`
-proposes, V spans the block Krylov space of S A S (square A, S = diag(scale)) or of A^T A (any A). Directions that die,
-because a Krylov space is exhausted, are replaced by random ones, so that V is a complete basis after ceil(n / block)
-loops whatever A is, and everything computed from it is then exact up to rounding.
+proposes, V spans the block Krylov space of S A S (square A, S = diag(scale)) or of A^T A (any A). Rank-deficient
+directions, where a Krylov space is exhausted, are replaced by random ones, so that V is a complete basis after ceil(n /
+block) loops whatever A is, and everything computed from it is then exact up to rounding.
 
 V and its images keep A's precision; the small matrices are float64. All of it is differentiable.
 """
@@ -95,12 +95,12 @@ class GalerkinSpace:
         if count == 0:
             return
         block = self._outside(_unit(candidates[..., :count]))
-        Q, dead = _orthonormal(block)
+        Q, deficient = _orthonormal(block)
         replacements = self._replacements(count)
         # drawn, and read from A, only where something died
-        while bool(dead.any()) and (fresh := next(replacements, None)) is not None:
-            block = torch.where(dead.unsqueeze(-2), self._outside(_unit(fresh)), block)
-            Q, dead = _orthonormal(block)
+        while bool(deficient.any()) and (fresh := next(replacements, None)) is not None:
+            block = torch.where(deficient.unsqueeze(-2), self._outside(_unit(fresh)), block)
+            Q, deficient = _orthonormal(block)
         # Normalising what was small outside V amplifies what rounding left of V in it.
         for _ in range(2):
             Q = torch.linalg.qr(self._outside(Q)).Q
@@ -211,7 +211,7 @@ class GalerkinSpace:
         operator = self.operator
 
         def draw(size: int) -> Tensor:
-            # The same for every member: a batch equals the loop over it.
+            # The same for every matrix: a batch equals the loop over it.
             drawn = torch.randn(size, count, generator=generator, dtype=torch.float64)
             return drawn.to(self.basis).expand(*operator.batch_shape, -1, -1)
 

@@ -1,4 +1,4 @@
-"""How a matrix is read: the interface, and the ledger of what was read."""
+"""How a matrix is read: the interface, and the counts of what was read."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from rangeformer.shapes import Float, Int, Tensor
 
 @dataclass
 class Reads:
-    """What has been read of one matrix (per batch member), in the three currencies of the field.
+    """What has been read of one matrix (per batch element), in the three units of the field.
 
     Attributes:
         passes: Times all of A was touched: one product with a block of vectors is one pass.
@@ -46,7 +46,7 @@ class MatrixOperator(ABC):
         dtype: Floating-point type of the entries.
         device: Where products are computed.
         has_entries: Whether columns, diagonal and entries can be read for the price of what is read.
-        reads: The ledger; shared by nothing else.
+        reads: The cost counts; shared by nothing else.
     """
 
     has_entries: bool = False
@@ -106,13 +106,13 @@ class MatrixOperator(ABC):
         return self._rmatmul(vectors)
 
     def columns(self, index: Int[Tensor, "*batch c"]) -> Float[Tensor, "*batch m c"]:
-        """The columns A[..., :, index], each batch member with its own index."""
+        """The columns A[..., :, index], each batch element with its own index."""
         self._require_entries("columns")
         self.reads.entries += self.num_rows * index.shape[-1]
         return self._columns(index)
 
     def rows(self, index: Int[Tensor, "*batch c"]) -> Float[Tensor, "*batch c n"]:
-        """The rows A[..., index, :], each batch member with its own index."""
+        """The rows A[..., index, :], each batch element with its own index."""
         self._require_entries("rows")
         self.reads.entries += self.num_columns * index.shape[-1]
         return self._rows(index)
@@ -124,7 +124,7 @@ class MatrixOperator(ABC):
         return self._diagonal()
 
     def entries(self, rows: Int[Tensor, "*batch p"], columns: Int[Tensor, "*batch p"]) -> Float[Tensor, "*batch p"]:
-        """The p entries A[rows[i], columns[i]] of each batch member."""
+        """The p entries A[rows[i], columns[i]] of each batch element."""
         self._require_entries("entries")
         self.reads.entries += rows.shape[-1]
         return self._entries(rows, columns)
@@ -132,17 +132,34 @@ class MatrixOperator(ABC):
     def blocks(
         self, rows: Int[Tensor, "*batch q i"], columns: Int[Tensor, "*batch q j"]
     ) -> Float[Tensor, "*batch q i j"]:
-        """The q small blocks A[rows[b], columns[b]] of each batch member."""
+        """The q small blocks A[rows[b], columns[b]] of each batch element."""
         shape = (*rows.shape, columns.shape[-1])
         flat_rows = rows.unsqueeze(-1).expand(shape).flatten(-3)
         flat_columns = columns.unsqueeze(-2).expand(shape).flatten(-3)
         return self.entries(flat_rows, flat_columns).unflatten(-1, shape[-3:])
+
+    def to_dense(self, dtype: torch.dtype | None = None) -> Float[Tensor, "*batch m n"]:
+        """A as one tensor, noise included: m n entries are read. It may share A's memory, so do not overwrite it.
+
+        Args:
+            dtype: In which the noise is added. Default: A's own.
+
+        Raises:
+            NotImplementedError: If A has no entry access.
+        """
+        self._require_entries("all entries")
+        self.reads.entries += self.num_rows * self.num_columns
+        return self._to_dense(self.dtype if dtype is None else dtype)
 
     @abstractmethod
     def _matmul(self, vectors: Tensor) -> Tensor: ...
 
     def _rmatmul(self, vectors: Tensor) -> Tensor:
         raise NotImplementedError(f"{type(self).__name__} cannot be multiplied from the left.")
+
+    def _to_dense(self, dtype: torch.dtype) -> Tensor:
+        every = torch.arange(self.num_columns, device=self.device)
+        return self._columns(every.expand(*self.batch_shape, -1)).to(dtype)
 
     def _columns(self, index: Tensor) -> Tensor:
         shape = (*index.shape[:-1], self.num_rows, index.shape[-1])

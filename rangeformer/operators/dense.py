@@ -57,6 +57,10 @@ class DenseOperator(MatrixOperator):
             product += self._noise.to(torch.float64).unsqueeze(-1) * vectors
         return product
 
+    def _to_dense(self, dtype: torch.dtype) -> Tensor:
+        matrix = self.matrix.to(dtype)
+        return matrix if self._noise is None else matrix + torch.diag_embed(self._noise.to(dtype))
+
     def _columns(self, index: Tensor) -> Tensor:
         columns = _taken(self.matrix, index, -1)
         if self._noise is None:

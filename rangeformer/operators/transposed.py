@@ -7,7 +7,7 @@ from rangeformer.shapes import Tensor
 
 
 class TransposedOperator(MatrixOperator):
-    """A.mT with A's ledger: what is read here is read of A.
+    """A.mT with A's cost counts: what is read here is read of A.
 
     Args:
         operator: A.

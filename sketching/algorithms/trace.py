@@ -147,7 +147,7 @@ def _prepare(
     *,
     project: bool = True,
 ) -> tuple[MatrixOperator, Tensor, Tensor, Any]:
-    """The operator, Q, random signs (outside Q if `project`), and the ledger before."""
+    """The operator, Q, random signs (outside Q if `project`), and the cost counts before."""
     operator = one_matrix(A)
     check_square(operator)
     check_count("num_matvecs", num_matvecs, least=6)

@@ -20,9 +20,9 @@ from sketching.out_of_core.row_blocks import OutOfCoreOperator, rehearse
 class DaskOperator(OutOfCoreOperator):
     """A lazy dask array, never computed as a whole.
 
-    The ledger counts what the blocks are asked for: a product is one pass, and so is a look at rows that touches every
-    block, since a block is computed whole however little of it is wanted. (Where the array comes straight from a file,
-    dask may read less.) All the rows that a sketch is expected to want are fetched in one look.
+    The cost counts say what the blocks are asked for: a product is one pass, and so is a read of rows that touches
+    every block, since a block is computed whole however little of it is wanted. (Where the array comes straight from a
+    file, dask may read less.) All the rows that a sketch is expected to want are fetched in one look.
 
     Args:
         array: `(m, n)` float32 or float64, with known chunk sizes.

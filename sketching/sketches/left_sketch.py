@@ -22,7 +22,7 @@ def thin_product(operator: MatrixOperator, count: int, generator: torch.Generato
         generator: Source of G.
 
     Returns:
-        A `(c, n)` operator with a ledger of its own: what was spent stands in that of A.
+        A `(c, n)` operator with cost counts of its own: what was spent stands in those of A.
 
     Raises:
         ValueError: If A is not finite.

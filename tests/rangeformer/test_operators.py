@@ -300,3 +300,12 @@ def test_products_alone_have_no_entries():
         operator.entries(torch.tensor([0]), torch.tensor([0]))
     with pytest.raises(NotImplementedError, match="cannot be multiplied from the left"):
         operator.rmatmul(torch.ones(3, 1, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("dtype", [None, torch.float64])
+def test_a_matrix_read_as_a_whole_is_counted(dtype):
+    A = torch.diag(torch.arange(1.0, 6.0))
+    for operator in (rf.as_operator(A), rf.as_operator(A.numpy()), rf.as_operator(scipy.sparse.csr_array(A.numpy()))):
+        found = operator.to_dense(dtype)
+        assert torch.equal(found, A.to(dtype or operator.dtype))
+        assert (operator.reads.entries, operator.reads.passes) == (25, 0)

@@ -28,7 +28,7 @@ def test_complete_space_gives_the_spectrum():
     assert torch.allclose(spectral_sum(found, torch.square)[0], true.square().sum())
 
 
-def test_counts_sum_to_n_and_settled_values_count_once():
+def test_counts_sum_to_n_and_converged_values_count_once():
     true = torch.cat([torch.linspace(1, 2, 190, dtype=torch.float64), torch.tensor([10.0, 20.0, 40.0]).double()])
     found = density(with_spectrum(true), 10, 5)
     assert torch.allclose(found.counts.sum(-1), torch.tensor(193.0).double())

@@ -1,4 +1,4 @@
-"""`linear_solve` and `logdet` with method="learned-krylov": evidence, gradients and failures."""
+"""`linear_solve` and `logdet` with method="learned-krylov" (`solve_by_model`, `logdet_by_model`): evidence, gradients and failures."""
 
 import pytest
 import torch
