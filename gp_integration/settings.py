@@ -1,5 +1,6 @@
 """`use_rangeformer`: the switch, in the manner of `gpytorch.settings`."""
 
+import warnings
 from pathlib import Path
 
 from gp_integration import patches
@@ -17,7 +18,7 @@ class use_rangeformer:  # noqa: N801 - named like the settings of GPyTorch
     that misses its tolerance is repeated by Cholesky, with a warning and an entry in the report. What
     cannot gain (SGPR, SVGP, Kronecker multitask, KISS-GP) is left alone, which a warning says once.
 
-    Blocks nest; the innermost one counts, and `use_rangeformer(False)` switches off. A block is seen
+    Blocks nest; the innermost one counts, they may be left in any order, and `use_rangeformer(False)` switches off. A block is seen
     only by the thread (or asyncio task) that entered it. `.backward()` may be called after the block.
     Results can be differentiated once; second derivatives need `use_rangeformer(False)`.
     Functions of GPyTorch are replaced while at least one block is active in the process; afterwards
@@ -45,6 +46,7 @@ class use_rangeformer:  # noqa: N801 - named like the settings of GPyTorch
         eval_tolerance: The former name of `eval_rtol`; deprecated.
 
     Raises:
+        TypeError: If `state` is not a bool: a number there would be taken for a tolerance that is then ignored.
         ValueError: If an option is out of range, or the checkpoint is damaged.
         FileNotFoundError: If there is no such checkpoint.
         RuntimeError: If the installed GPyTorch differs from the tested ones in a method that is replaced.
@@ -75,6 +77,12 @@ class use_rangeformer:  # noqa: N801 - named like the settings of GPyTorch
         tolerance: float | None = None,
         eval_tolerance: float | None = None,
     ):
+        self._entered: list[Recorder] = []
+        self._was_entered = True  # until the options have passed their checks: an error says enough
+        if not isinstance(state, bool):
+            raise TypeError(
+                f"`state` must be True or False. Got {state!r}; a tolerance is given by name, as `rtol=1e-4`."
+            )
         if tolerance is not None:
             rtol = renamed("tolerance", "rtol", tolerance)
         if eval_tolerance is not None:
@@ -93,6 +101,7 @@ class use_rangeformer:  # noqa: N801 - named like the settings of GPyTorch
             reuse_structure,
         )
         self._options = options if state else None
+        self._was_entered = False
 
     @classmethod
     def on(cls) -> bool:
@@ -109,14 +118,33 @@ class use_rangeformer:  # noqa: N801 - named like the settings of GPyTorch
         """Whether this thread is in no block at all."""
         return block_state.innermost() is None
 
+    def __repr__(self) -> str:
+        options = (
+            "False" if self._options is None else f"rtol={self._options.rtol:g}, eval_rtol={self._options.eval_rtol:g}"
+        )
+        return f"use_rangeformer({options}), {'active' if self._entered else 'not active'}"
+
+    def __del__(self):
+        if not getattr(self, "_was_entered", True):
+            warnings.warn(
+                "use_rangeformer() was created and never entered, so that it had no effect. Write "
+                "`with use_rangeformer(): ...` around training and prediction.",
+                UserWarning,
+                stacklevel=2,
+            )
+
     def __enter__(self) -> Recorder:
+        self._was_entered = True
         if self._options is not None:
             self._options.preconditioner()  # a missing or damaged checkpoint shows here, not in training
         patches.acquire()
-        return block_state.push(self._options).recorder
+        recorder = block_state.push(self._options).recorder
+        self._entered.append(recorder)
+        return recorder
 
     def __exit__(self, *exception: object) -> bool:
-        block_state.pop()
+        left = block_state.remove(self._entered)
+        self._entered = [recorder for recorder in self._entered if recorder is not left]
         patches.release()
         return False
 

@@ -58,12 +58,30 @@ def push(options: BlockOptions | None) -> SettingsBlock:
     return block
 
 
-def pop() -> None:
-    """Leave the innermost block."""
+def remove(recorders: list[Recorder]) -> Recorder:
+    """Leave the innermost of one's own blocks, wherever it stands: blocks may be left in another order than entered.
+
+    Args:
+        recorders: Those of the blocks that may be left, in the order of their entries.
+
+    Returns:
+        The recorder of the block that was left.
+
+    Raises:
+        RuntimeError: None of them is active in this thread or task.
+    """
+    inside: list[SettingsBlock] = []
     block = _innermost.get()
+    while block is not None and not any(block.recorder is recorder for recorder in recorders):
+        inside.append(block)
+        block = block.outer
     if block is None:
         raise RuntimeError("use_rangeformer: a block was left in a thread or task that had not entered it.")
-    _innermost.set(block.outer)
+    left, outer = block.recorder, block.outer
+    for kept in reversed(inside):
+        outer = SettingsBlock(kept.options, kept.recorder, outer)
+    _innermost.set(outer)
+    return left
 
 
 @contextlib.contextmanager

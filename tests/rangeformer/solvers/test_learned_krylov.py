@@ -1,4 +1,7 @@
-"""`linear_solve` and `logdet` with method="learned-krylov" (`solve_by_model`, `logdet_by_model`): evidence, gradients and failures."""
+"""`linear_solve` and `logdet` with method="learned-krylov": evidence, gradients and failures.
+
+The solvers under test are `solve_by_model` and `logdet_by_model`.
+"""
 
 import pytest
 import torch
