@@ -18,8 +18,9 @@ class use_rangeformer:  # noqa: N801 - named like the settings of GPyTorch
     that misses its tolerance is repeated by Cholesky, with a warning and an entry in the report. What
     cannot gain (SGPR, SVGP, Kronecker multitask, KISS-GP) is left alone, which a warning says once.
 
-    Blocks nest; the innermost one counts, they may be left in any order, and `use_rangeformer(False)` switches off. A block is seen
-    only by the thread (or asyncio task) that entered it. `.backward()` may be called after the block.
+    Blocks nest; the innermost one counts, they may be left in any order, and `use_rangeformer(False)`
+    switches off. A block is seen only by the thread (or asyncio task) that entered it. `.backward()`
+    may be called after the block.
     Results can be differentiated once; second derivatives need `use_rangeformer(False)`.
     Functions of GPyTorch are replaced while at least one block is active in the process; afterwards
     they are the very objects they were before.

@@ -1,7 +1,5 @@
 """The stack of blocks of one thread."""
 
-import gc
-
 import pytest
 
 from gp_integration import state
@@ -56,7 +54,6 @@ def test_a_number_is_no_state():
 def test_a_block_that_is_never_entered_says_so():
     with pytest.warns(UserWarning, match="never entered"):
         use_rangeformer(rtol=1e-4)
-        gc.collect()
 
 
 def test_its_repr_says_what_it_is():
