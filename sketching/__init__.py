@@ -1,5 +1,8 @@
 """Randomised low-rank approximation on any matrix `rangeformer.as_operator` can read."""
 
+import warnings as _warnings
+from typing import Any as _Any
+
 from sketching.algorithms.block_krylov_svd import block_krylov_svd as block_krylov_svd
 from sketching.algorithms.interpolative import CUR as CUR
 from sketching.algorithms.interpolative import Interpolative as Interpolative
@@ -27,5 +30,19 @@ from sketching.sketches import SampledRowSpace as SampledRowSpace
 from sketching.sketches import Sketch as Sketch
 from sketching.sketches import SparseSign as SparseSign
 from sketching.sketches import SubsampledTrig as SubsampledTrig
-from sketching.sketches.random_features import Lift as Lift
-from sketching.sketches.random_features import LiftConfig as LiftConfig
+from sketching.sketches.random_features import RandomFeatures as RandomFeatures
+from sketching.sketches.random_features import RandomFeaturesConfig as RandomFeaturesConfig
+
+_RENAMED = {"Lift": RandomFeatures, "LiftConfig": RandomFeaturesConfig}
+
+
+def __getattr__(name: str) -> _Any:
+    if name not in _RENAMED:
+        raise AttributeError(f"module 'sketching' has no attribute {name!r}")
+    new = _RENAMED[name]
+    _warnings.warn(
+        f"`sketching.{name}` is now `sketching.{new.__name__}`; the old name goes with the next version.",
+        DeprecationWarning,
+        stacklevel=2,
+    )
+    return new

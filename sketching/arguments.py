@@ -13,15 +13,15 @@ from sketching.out_of_core.memmaps import MemmapOperator
 from sketching.out_of_core.row_blocks import MOST_SAMPLED_ENTRIES, OutOfCoreOperator
 from sketching.sketches import Gaussian, RangeFormerSketch, SampledRowSpace, Sketch, SparseSign, SubsampledTrig
 from sketching.sketches.base import default_max_rows
-from sketching.sketches.left_sketch import in_no_order, thin_product
-from sketching.sketches.shipped import trained_lift
+from sketching.sketches.left_sketch import in_no_order, left_sketch
+from sketching.sketches.shipped import trained_random_features
 
 SKETCHES: dict[str, Callable[[], Sketch]] = {
     "gaussian": Gaussian,
     "sparse-sign": SparseSign,
     "trig": SubsampledTrig,
     "sampled-rows": SampledRowSpace,
-    "rangeformer": lambda: RangeFormerSketch(trained_lift()),
+    "rangeformer": lambda: RangeFormerSketch(trained_random_features()),
     "rangeformer-untrained": RangeFormerSketch,
 }
 """Sketches that the calls know by name, and what makes them."""
@@ -114,7 +114,7 @@ def rows_allowed(operator: MatrixOperator, rank: int, max_rows: int | None) -> i
 
 def draw_sketch(
     operator: MatrixOperator,
-    law: Sketch,
+    distribution: Sketch,
     num_columns: int,
     max_rows: int,
     generator: torch.Generator,
@@ -123,24 +123,27 @@ def draw_sketch(
 ) -> torch.Tensor:
     """Omega, `(n, num_columns)`; out of core, what the sketch wants to see is fetched in one look.
 
-    A thin product of as many vectors as Omega has makes the call as dear as a half power iteration. Its span alone *is*
-    one; what the sketch makes of it is hardly ever worse, while what it makes of half as many vectors sometimes is.
+    A left sketch of as many vectors as Omega has makes the call as expensive as a half power iteration. Its span alone
+    *is* one; what the sketch makes of it is hardly ever worse, while what it makes of half as many vectors sometimes
+    is.
 
     Args:
         operator: A.
-        law: The sketch.
+        distribution: The sketch.
         num_columns: l.
         max_rows: Budget of rows.
         generator: Source.
-        may_multiply: If A has no entries to read, let the sketch look at a thin product A^T G instead.
+        may_multiply: If A has no entries to read, let the sketch look at a left sketch A^T G instead.
     """
 
     def draw(matrix: MatrixOperator, source: torch.Generator) -> torch.Tensor:
-        return law.draw(matrix, num_columns, max_rows=max_rows, generator=source)
+        return distribution.draw(matrix, num_columns, max_rows=max_rows, generator=source)
 
-    if may_multiply and law.looks and not operator.has_entries:
+    if may_multiply and distribution.looks and not operator.has_entries:
         count = min(num_columns, max_rows)
-        omega = law.draw(thin_product(operator, count, generator), num_columns, max_rows=count, generator=generator)
+        omega = distribution.draw(
+            left_sketch(operator, count, generator), num_columns, max_rows=count, generator=generator
+        )
         return in_no_order(omega, generator)
     if not isinstance(operator, OutOfCoreOperator):
         return draw(operator, generator)

@@ -1,4 +1,4 @@
-"""Pretraining of the lift: `python -m sketching.pretrain --help`.
+"""Pretraining of the random features: `python -m sketching.pretrain --help`.
 
 The program of `rangeformer.pretrain` with the task "sketch".
 """
@@ -17,7 +17,7 @@ CONFIGS = Path(__file__).parent / "configs"
 
 
 def main(arguments: Sequence[str] | None = None, *, as_program: bool = False) -> int:
-    """Train a lift, as `rangeformer.pretrain` does it.
+    """Train random features, as `rangeformer.pretrain` does it.
 
     Args:
         arguments: Of the command line; the program's own if None.

@@ -23,7 +23,7 @@ from experiments.common.reporting import progress, say, show_table, write_json
 from experiments.low_rank.contenders import error
 from experiments.low_rank.families import FAMILIES, Family
 from experiments.low_rank.matrices import Case
-from sketching import Lift, RangeFormerSketch
+from sketching import RandomFeatures, RangeFormerSketch
 from sketching.arguments import as_sketch
 
 BUDGETS: dict[str, int | None] = {"24 rows": 24, "default": None}
@@ -94,11 +94,11 @@ def main(config: Config) -> dict:
     return result
 
 
-def pretrained() -> Lift:
+def pretrained() -> RandomFeatures:
     """The lift of the sketch called "rangeformer"."""
     law = as_sketch("rangeformer")
     assert isinstance(law, RangeFormerSketch)
-    return law.lift
+    return law.random_features
 
 
 def measure(family: Family, config: Config) -> list[dict]:
@@ -141,7 +141,7 @@ def _case(name: str, A: np.ndarray) -> Case:
     return Case(name, A, np.linalg.svd(A, compute_uv=False))
 
 
-def _tuned(members: list[np.ndarray], rank: int, max_rows: int | None, num_steps: int) -> tuple[Lift, float]:
+def _tuned(members: list[np.ndarray], rank: int, max_rows: int | None, num_steps: int) -> tuple[RandomFeatures, float]:
     """The lift fine-tuned, and the seconds that it took."""
     device = torch.device("cpu")
     with environment.stopwatch(device, environment.steady_clock(device)) as seconds:

@@ -1,4 +1,4 @@
-"""What the looped models are compared with: the paper's own RangeFormer and the rungs of its ladder."""
+"""What the looped models are compared with: the paper's own RangeFormer and the steps of its ablation."""
 
 from rangeformer.baselines.config import PaperConfig as PaperConfig
 from rangeformer.baselines.paper import PaperRangeFormer as PaperRangeFormer

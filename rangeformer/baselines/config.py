@@ -1,4 +1,4 @@
-"""Sizes and choices of the paper's RangeFormer and of the rungs of its ladder."""
+"""Sizes and choices of the paper's RangeFormer and of the steps of its ablation."""
 
 from dataclasses import dataclass
 from typing import Any

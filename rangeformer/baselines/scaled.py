@@ -1,4 +1,4 @@
-"""The paper's model with the scaling laws of its operation applied outside: A = c A', rhs = beta rhs'."""
+"""The paper's model with the scaling of its operation applied outside: A = c A', rhs = beta rhs'."""
 
 import torch
 from torch import nn

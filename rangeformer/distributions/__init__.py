@@ -1,4 +1,4 @@
-"""Laws of structured matrices, to train on and to test with; docs/matrix-distributions.md shows every one.
+"""Distributions of structured matrices, to train on and to test with; docs/matrix-distributions.md shows every one.
 
 `draw(name, n, ...)` returns a batch of symmetric positive definite A = B + s I with B positive semidefinite of mean
 diagonal one and log-uniform noise s in [1e-4, 1]. `DISTRIBUTIONS` is the registry, name -> function of (n, generator,

@@ -1,4 +1,4 @@
-"""Laws of square unsymmetric matrices, each a function of (n, generator, dtype)."""
+"""Distributions of square unsymmetric matrices, each a function of (n, generator, dtype)."""
 
 import math
 

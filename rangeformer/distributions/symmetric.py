@@ -1,4 +1,4 @@
-"""Laws of symmetric indefinite matrices, each a function of (n, generator, dtype)."""
+"""Distributions of symmetric indefinite matrices, each a function of (n, generator, dtype)."""
 
 import math
 

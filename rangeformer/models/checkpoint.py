@@ -75,22 +75,29 @@ def _entry(name: str) -> Entry | None:
     return getattr(found, config), builder
 
 
-def register(model_class: type[nn.Module], config_class: type[ModelConfig], build: Callable[[Any], nn.Module]) -> None:
+def register(
+    model_class: type[nn.Module],
+    config_class: type[ModelConfig],
+    build: Callable[[Any], nn.Module],
+    *,
+    former_names: tuple[str, ...] = (),
+) -> None:
     """Let `save` and `load` know a class of models that another package defines.
 
     Args:
         model_class: Its name goes on the cards; its models have a `config`.
         config_class: Class of that.
         build: From a configuration to a model, whose weights `load` then replaces.
+        former_names: What older cards call the class.
 
     Raises:
-        ValueError: If another class of that name is known already.
+        ValueError: If another class of one of these names is known already.
     """
-    name = model_class.__name__
-    known = (_entry(name) or (config_class, build))[0]
-    if known.__module__ != config_class.__module__:  # the same module may be loaded anew
-        raise ValueError(f"`model_class` must have a name of its own. {known.__module__} has a model {name!r}.")
-    MODELS[name] = (config_class, build)
+    for name in (model_class.__name__, *former_names):
+        known = (_entry(name) or (config_class, build))[0]
+        if known.__module__ != config_class.__module__:  # the same module may be loaded anew
+            raise ValueError(f"`model_class` must have a name of its own. {known.__module__} has a model {name!r}.")
+        MODELS[name] = (config_class, build)
 
 
 _WEIGHTS = Path(__file__).parent.parent / "weights"

@@ -116,7 +116,7 @@ def draw_validation(
 
 
 def check_distributions(laws: Sequence[str], validation_laws: Sequence[str]) -> None:
-    """Laws to train on and others to validate on.
+    """Distributions to train on and others to validate on.
 
     Raises:
         ValueError: Unknown distributions, none, or one that stands in both.

@@ -66,11 +66,11 @@ def block_krylov_svd(
             f"`num_iterations` must be at least {-(-rank // width) - 1} for rank {rank} with blocks of {width}. "
             f"Got {num_iterations}."
         )
-    law, allowed = as_sketch(sketch), rows_allowed(operator, rank, max_rows)
+    distribution, allowed = as_sketch(sketch), rows_allowed(operator, rank, max_rows)
     generator = generator_or_default(generator, SKETCH)
     before = operator.reads.snapshot()
     with torch.no_grad():
-        omega = draw_sketch(operator, law, width, allowed, generator)
+        omega = draw_sketch(operator, distribution, width, allowed, generator)
         images = operator.matmul(torch.cat([omega, draw_test_vectors(operator, generator)], -1))
         check_finite(images)
         image, test_images = images.tensor_split([width], -1)

@@ -56,13 +56,13 @@ def nystrom(
     check_square(operator)
     check_rank(operator, rank)
     check_count("num_oversamples", num_oversamples, least=0)
-    law, allowed = as_sketch(sketch), rows_allowed(operator, rank, max_rows)
+    distribution, allowed = as_sketch(sketch), rows_allowed(operator, rank, max_rows)
     generator = generator_or_default(generator, SKETCH)
     before = operator.reads.snapshot()
     with torch.no_grad():
         check_symmetric(operator)
         size = min(rank + num_oversamples, operator.num_rows)
-        omega = torch.linalg.qr(draw_sketch(operator, law, size, allowed, generator)).Q
+        omega = torch.linalg.qr(draw_sketch(operator, distribution, size, allowed, generator)).Q
         tests = draw_test_vectors(operator, generator)
         image, test_images = operator.matmul(torch.cat([omega, tests], -1)).tensor_split([size], -1)
         check_finite(image)

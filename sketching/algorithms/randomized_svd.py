@@ -76,7 +76,7 @@ def randomized_svd(
             passes each; or "auto": half iterations for as long as the estimated error says that another pass buys
             something.
         sketch: A `Sketch`, or "rangeformer", "rangeformer-untrained", "sampled-rows", "gaussian", "sparse-sign",
-            "trig". One that reads rows first looks at a product with A.mT as wide as itself where A is known through
+            "trig". One that reads rows is shown a product with A.mT as wide as itself where A is known through
             products alone: a third pass.
         max_rows: Most rows' worth of entries that a sketch may read beforehand. Default: the larger of 4 rank and a
             tenth of the rows, never more than half, and of rows longer than 512 no more than pay for their time.
@@ -109,12 +109,12 @@ def randomized_svd(
     _check_power_iterations(num_power_iterations)
     if tolerance is not None:
         check_tolerance("tolerance", tolerance)
-    law, limit = as_sketch(sketch), rows_allowed(operator, rank, max_rows)
+    distribution, limit = as_sketch(sketch), rows_allowed(operator, rank, max_rows)
     generator = generator_or_default(generator, SKETCH)
     before = operator.reads.snapshot()
     with torch.no_grad():
         size = min(rank + num_oversamples, *operator.shape)
-        omega = draw_sketch(operator, law, size, limit, generator, may_multiply=True)
+        omega = draw_sketch(operator, distribution, size, limit, generator, may_multiply=True)
         state, why = _passes(operator, omega, rank, num_power_iterations, tolerance, generator)
         U, S, Vh = _factors(state, rank)
     if side == "columns":

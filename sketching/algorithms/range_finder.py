@@ -71,11 +71,11 @@ def range_finder(
     else:
         capacity = limit if rank is None else rank
         first = min(block_size, capacity)
-    law, allowed = as_sketch(sketch), rows_allowed(operator, first, max_rows)
+    distribution, allowed = as_sketch(sketch), rows_allowed(operator, first, max_rows)
     generator = generator_or_default(generator, SKETCH)
     before = operator.reads.snapshot()
     with torch.no_grad():
-        omega = draw_sketch(operator, law, first, allowed, generator)
+        omega = draw_sketch(operator, distribution, first, allowed, generator)
         images = operator.matmul(torch.cat([omega, draw_test_vectors(operator, generator)], -1))
         check_finite(images)
         image, test_images = images.tensor_split([first], -1)

@@ -152,11 +152,11 @@ def _prepare(
     check_square(operator)
     check_count("num_matvecs", num_matvecs, least=6)
     size = min(num_matvecs // 3, operator.num_rows)
-    law, allowed = as_sketch(sketch), rows_allowed(operator, size, max_rows)
+    distribution, allowed = as_sketch(sketch), rows_allowed(operator, size, max_rows)
     generator = generator_or_default(generator, SKETCH)
     before = operator.reads.snapshot()
     with torch.no_grad():
-        image = operator.matmul(draw_sketch(operator, law, size, allowed, generator))
+        image = operator.matmul(draw_sketch(operator, distribution, size, allowed, generator))
         check_finite(image)
         Q = torch.linalg.qr(image).Q
         shape = (operator.num_rows, num_matvecs - 2 * size)

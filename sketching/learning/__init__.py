@@ -1,1 +1,4 @@
-"""Training of the lift: the objective, the task of the training program, and fine-tuning to a family of matrices."""
+"""Training of the random features.
+
+The objective, the task of the training program, and fine-tuning to a family of matrices.
+"""

@@ -9,7 +9,7 @@ from rangeformer.shapes import Float, Tensor
 from sketching.learning.leading_space import leading_space
 from sketching.sketches.base import Sketch
 from sketching.sketches.holdout import joined
-from sketching.sketches.random_features import Lift
+from sketching.sketches.random_features import RandomFeatures
 from sketching.sketches.reading import stratified_rows
 
 _RIDGE = 1e-12  # of the image's Gram matrix, over its mean diagonal
@@ -67,37 +67,44 @@ def squared_excess(target: Target, omega: Float[Tensor, "n l"]) -> Float[Tensor,
 
 
 def lift_loss(
-    lift: Lift, target: Target, num_rows: int, num_columns: int, share: float, generator: torch.Generator
+    random_features: RandomFeatures,
+    target: Target,
+    num_rows: int,
+    num_columns: int,
+    share: float,
+    generator: torch.Generator,
 ) -> Float[Tensor, ""]:
-    """Log excess of the blend of a few rows and their lift.
+    """Log excess of the blend of a few rows and their random features.
 
     The distribution of the sketch without its decisions and its noise.
 
     Args:
-        lift: The network.
+        random_features: The network.
         target: A.
         num_rows: c, rows read.
         num_columns: l.
-        share: Of the lift.
-        generator: Source of the rows and of the lift's frequencies.
+        share: Of the random features.
+        generator: Source of the rows and of the random features' frequencies.
     """
     rows = stratified_rows(as_operator(target.matrix), num_rows, generator).rows
-    lifted = lift(rows, generator=generator)
+    lifted = random_features(rows, generator=generator)
     table = joined(rows, (share * lifted.log_share.exp()) ** 0.5 * lifted.features)
     count = min(num_columns, *table.shape)
     return (squared_excess(target, leading_space(table, count)) + _FLOOR).log()
 
 
 @torch.no_grad()
-def excess_of(target: Target, law: Sketch, num_columns: int, num_rows: int, generator: torch.Generator) -> float:
+def excess_of(
+    target: Target, distribution: Sketch, num_columns: int, num_rows: int, generator: torch.Generator
+) -> float:
     """Relative excess of the Frobenius error, |A - B| / |A - A_r| - 1, after one pass with a sketch.
 
     Args:
         target: A.
-        law: The sketch.
+        distribution: The sketch.
         num_columns: l.
         num_rows: Rows that it may read.
         generator: Source of all randomness.
     """
-    omega = law.draw(as_operator(target.matrix), num_columns, max_rows=num_rows, generator=generator)
+    omega = distribution.draw(as_operator(target.matrix), num_columns, max_rows=num_rows, generator=generator)
     return float((1 + squared_excess(target, omega)).sqrt()) - 1

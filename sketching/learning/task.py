@@ -1,4 +1,4 @@
-"""Training the lift on structured matrices: the task "sketch" of the training program."""
+"""Training the random features on structured matrices: the task "sketch" of the training program."""
 
 import math
 from dataclasses import dataclass, field
@@ -13,8 +13,8 @@ from rangeformer.pretrain.seeding import mixed_seed
 from rangeformer.pretrain.task import Task
 from rangeformer.shapes import Tensor
 from sketching.learning.objective import Target, excess_of, lift_loss
-from sketching.sketches.candidates import LIFT_SHARES, on_device, untrained_lift
-from sketching.sketches.random_features import Lift, LiftConfig
+from sketching.sketches.candidates import LIFT_SHARES, on_device, untrained_random_features
+from sketching.sketches.random_features import RandomFeatures, RandomFeaturesConfig
 from sketching.sketches.rangeformer import RangeFormerSketch
 
 VALIDATION_DISTRIBUTIONS = ("image_patches", "word_counts", "kernel_manifold", "kernel_warped")
@@ -49,8 +49,8 @@ class SketchTask(Task):
         "worst": "excess over untrained, worst distribution and number of rows",
     }
 
-    model: LiftConfig = field(default_factory=LiftConfig)
-    """Sizes of the lift."""
+    model: RandomFeaturesConfig = field(default_factory=RandomFeaturesConfig)
+    """Sizes of the random features."""
     laws: tuple[str, ...] = tuple(
         sorted((set(RECTANGULAR_DISTRIBUTIONS) | set(KERNEL_DISTRIBUTIONS)) - set(VALIDATION_DISTRIBUTIONS))
     )
@@ -66,7 +66,7 @@ class SketchTask(Task):
     rows: tuple[int, int] = (8, 64)
     """Least and largest number of rows read, log-uniform."""
     validation_laws: tuple[str, ...] = VALIDATION_DISTRIBUTIONS
-    """Laws kept for validation; never trained on."""
+    """Distributions kept for validation; never trained on."""
     validation_shape: tuple[int, int] = (400, 320)
     """Shape of the validation matrices; kernels are square, of the second."""
     validation_rank: int = 30
@@ -100,21 +100,21 @@ class SketchTask(Task):
         if min(self.batch_size, self.validation_members, self.validation_rank) < 1:
             raise ValueError("`batch_size`, `validation_members` and `validation_rank` must be positive.")
 
-    def build(self, generator: torch.Generator) -> Lift:
-        """The untrained lift, which is the classical kernel."""
+    def build(self, generator: torch.Generator) -> RandomFeatures:
+        """Untrained random features, which are the classical kernel."""
         # Initialising the layers draws from torch's global generator, which is not ours to move.
         with torch.random.fork_rng(devices=[]):
-            return Lift(self.model, generator=generator)
+            return RandomFeatures(self.model, generator=generator)
 
     def draw(self, generator: torch.Generator, progress: float) -> SketchBatch:
         """Fresh matrices of one number of columns."""
         n = draw_size(self.sizes, progress, full_at=self.all_sizes_at, generator=generator)
         targets, num_rows, shares = [], [], []
         for _ in range(self.batch_size):
-            law = self.laws[draw_index(len(self.laws), generator)]
+            distribution = self.laws[draw_index(len(self.laws), generator)]
             m = draw_between((n // 2, 2 * n), generator)
             rank = min(draw_between(self.ranks, generator), n // 4, m // 4)
-            targets.append(Target.of(as_a_table(draw_target(law, (m, n), generator), generator), rank))
+            targets.append(Target.of(as_a_table(draw_target(distribution, (m, n), generator), generator), rank))
             low, high = (math.log(end) for end in self.rows)
             u = float(torch.rand((), generator=generator, device=generator.device))
             num_rows.append(min(round(math.exp(low + (high - low) * u)), targets[-1].matrix.shape[0] // 2))
@@ -124,11 +124,11 @@ class SketchTask(Task):
     def loss(self, model: nn.Module, batch: SketchBatch) -> tuple[Tensor, dict[str, float]]:
         """Mean soft minimum of the log squared excess and the untrained one, over the latter.
 
-        Held-out rows will choose between the two, so a lift that is much better on some matrices is worth more than one
-        that is a little better on all.
+        Held-out rows will choose between the two, so random features that are much better on some matrices are worth
+        more than some that are a little better on all.
         """
-        assert isinstance(model, Lift)
-        untrained = on_device(untrained_lift(self.model), batch.generator.device)
+        assert isinstance(model, RandomFeatures)
+        untrained = on_device(untrained_random_features(self.model), batch.generator.device)
         gains = []
         for target, rows, share in zip(batch.targets, batch.num_rows, batch.shares, strict=True):
             state = batch.generator.get_state()
@@ -143,11 +143,13 @@ class SketchTask(Task):
     def validation_set(self) -> list[tuple[str, list[Target]]]:
         """Each validation distribution, a few members, every other one as a table."""
         found = []
-        for number, law in enumerate(self.validation_laws):
+        for number, distribution in enumerate(self.validation_laws):
             generator = torch.Generator().manual_seed(mixed_seed(_VALIDATION_SEED, number))
-            members = [draw_target(law, self.validation_shape, generator) for _ in range(self.validation_members)]
+            members = [
+                draw_target(distribution, self.validation_shape, generator) for _ in range(self.validation_members)
+            ]
             members[1::2] = [as_a_table(member, generator) for member in members[1::2]]
-            found.append((law, [Target.of(member, self.validation_rank) for member in members]))
+            found.append((distribution, [Target.of(member, self.validation_rank) for member in members]))
         return found
 
     @torch.no_grad()
@@ -158,11 +160,11 @@ class SketchTask(Task):
 
         Over that of the untrained one with the same draws.
         """
-        assert isinstance(model, Lift)
+        assert isinstance(model, RandomFeatures)
         width = self.validation_rank + _NUM_OVERSAMPLES
-        laws = RangeFormerSketch(model), RangeFormerSketch(untrained_lift(self.model))
+        laws = RangeFormerSketch(model), RangeFormerSketch(untrained_random_features(self.model))
         rows: list[dict[str, Any]] = []
-        for law, targets in validation_set:
+        for distribution, targets in validation_set:
             for num_rows in self.validation_rows:
                 logs = torch.tensor(
                     [
@@ -177,7 +179,7 @@ class SketchTask(Task):
                 ).mean(-1)
                 rows.append(
                     {
-                        "law": law,
+                        "law": distribution,
                         "rows": num_rows,
                         "untrained": float(logs[1].exp()),
                         "ratio": float((logs[0] - logs[1]).exp()),
@@ -197,19 +199,19 @@ class SketchTask(Task):
         return {"training_laws": {"all": self.laws, "documented_in": "rangeformer/structured"}, "meaning": meaning}
 
 
-def draw_target(law: str, shape: tuple[int, int], generator: torch.Generator) -> Tensor:
+def draw_target(distribution: str, shape: tuple[int, int], generator: torch.Generator) -> Tensor:
     """One matrix of a distribution.
 
     `(m, n)`, or for a positive semidefinite distribution `(n, n)`, its points in random order.
 
     Args:
-        law: A key of `rangeformer.distributions.RECTANGULAR_DISTRIBUTIONS` or `DISTRIBUTIONS`.
+        distribution: A key of `rangeformer.distributions.RECTANGULAR_DISTRIBUTIONS` or `DISTRIBUTIONS`.
         shape: (m, n).
         generator: Source.
     """
-    if law in RECTANGULAR_DISTRIBUTIONS:
-        return draw_matrix(law, shape, generator=generator)[0]
-    matrix = draw(law, shape[1], generator=generator, noise_range=_NOISE_RANGE).matrix[0]
+    if distribution in RECTANGULAR_DISTRIBUTIONS:
+        return draw_matrix(distribution, shape, generator=generator)[0]
+    matrix = draw(distribution, shape[1], generator=generator, noise_range=_NOISE_RANGE).matrix[0]
     order = torch.randperm(shape[1], generator=generator, device=generator.device)
     return matrix[order][:, order]
 
@@ -219,8 +221,8 @@ def as_a_table(matrix: Tensor, generator: torch.Generator) -> Tensor:
 
     With an offset, or without what is below a threshold, its columns in units of their own.
 
-    The distributions know none of these, so that a lift that has seen the distributions alone does not know what sizes
-    of columns mean.
+    The distributions know none of these, so that random features that have seen the distributions alone do not know
+    what sizes of columns mean.
 
     Args:
         matrix: `(m, n)`.

@@ -14,7 +14,7 @@ from dask.delayed import delayed
 
 from rangeformer.operators import MatrixOperator
 from rangeformer.shapes import Int, Tensor
-from sketching.out_of_core.row_blocks import OutOfCoreOperator, rehearse
+from sketching.out_of_core.row_blocks import OutOfCoreOperator, planned_rows
 
 
 class DaskOperator(OutOfCoreOperator):
@@ -51,8 +51,11 @@ class DaskOperator(OutOfCoreOperator):
         self._held_rows = torch.empty(0, self.num_columns, dtype=dtype)
 
     def prepare(self, draw: Callable[[MatrixOperator, torch.Generator], Tensor], generator: torch.Generator) -> None:
-        """See `OutOfCoreOperator.prepare`: one look at the rows that a rehearsal of the sketch asks for."""
-        index = rehearse(self.shape, self.dtype, draw, generator)
+        """See `OutOfCoreOperator.prepare`.
+
+        All rows that the sketch will ask for are read at once: a dry run of it says which.
+        """
+        index = planned_rows(self.shape, self.dtype, draw, generator)
         if len(index):
             self._held_index, self._held_rows = index, self._fetch(index, axis=0)
 

@@ -42,7 +42,7 @@ class OutOfCoreOperator(MatrixOperator):
 
 
 class _Enough(Exception):
-    """Ends a rehearsal."""
+    """Ends a dry run."""
 
 
 class _Rehearsal(MatrixOperator):
@@ -68,7 +68,7 @@ class _Rehearsal(MatrixOperator):
         raise _Enough
 
 
-def rehearse(
+def planned_rows(
     shape: torch.Size,
     dtype: torch.dtype,
     draw: Callable[[MatrixOperator, torch.Generator], Tensor],

@@ -1,4 +1,7 @@
-"""Laws of sketches behind one interface: oblivious ones, the sampled-row rival, and the one that looks first."""
+"""Sketches behind one interface.
+
+Oblivious ones, the sampled-row rival, and the one that reads a pilot sample.
+"""
 
 from sketching.sketches.base import Sketch as Sketch
 from sketching.sketches.oblivious import Gaussian as Gaussian

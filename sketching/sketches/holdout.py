@@ -1,11 +1,13 @@
-"""How much of a sketch to take from the rows read, from their lift, and from chance: decided by rows left out.
+"""How much of a sketch to take from the rows read, from their random features, and from chance.
+
+Decided by rows left out.
 
 A candidate distribution is built from some of the rows and judged by the energy of the others that it captures. Three
-questions are answered by the same numbers: which guess to take beside the rows (`sketching.sketches.candidates`) and
-its share, if any; whether directions beyond the sampled rows beat random ones, else those columns are Gaussian; and how
-heavy the tail is. What the candidates miss of the held-out rows is spread over many rows on benign matrices; if it sits
-in a few, other such rows will be among the unread ones, and every column of the sketch needs Gaussian noise enough to
-find them.
+questions are answered by the same numbers: which candidate to take beside the rows (`sketching.sketches.candidates`)
+and its share, if any; whether directions beyond the sampled rows beat random ones, else those columns are Gaussian; and
+how heavy the tail is. What the candidates miss of the held-out rows is spread over many rows on benign matrices; if it
+sits in a few, other such rows will be among the unread ones, and every column of the sketch needs Gaussian noise enough
+to find them.
 """
 
 from dataclasses import dataclass
@@ -17,8 +19,8 @@ from rangeformer.shapes import Float, Tensor
 LEAST_NOISE = 0.1  # over the number of rows: what rows of a size that none of those read has would need
 _NOISE = 2.0
 _MAX_NOISE = 0.12
-_CHANCE = 1.2  # the lift's extra directions must capture more than this many times what random ones would
-_LEAST_GAIN = 0.01  # a smaller gain over the rows alone, or over a guess that rests on less, is no evidence
+_CHANCE = 1.2  # the random features' extra directions must capture more than this many times what random ones would
+_LEAST_GAIN = 0.01  # a smaller gain over the rows alone, or over a candidate that rests on less, is no evidence
 
 
 @dataclass(frozen=True)
@@ -26,14 +28,14 @@ class Decision:
     """What the rows left out say.
 
     Attributes:
-        guess: Which of the guesses to take.
+        candidate: Which of the candidates to take.
         share: Its weight beside the sample's, 0 for the rows alone.
         noise: Standard deviation of Gaussian entries to add to every unit column; infinite for a Gaussian sketch.
         missed: Share of the held-out energy that the chosen distribution missed.
         spread: Effective share of the held-out rows over which that is spread, 1 if evenly.
     """
 
-    guess: int
+    candidate: int
     share: float
     noise: float
     missed: float
@@ -47,7 +49,7 @@ class Trial:
     Attributes:
         held_out: `(c,)` boolean, the rows that judge it.
         seen: `(k, n)` the other rows, or combinations of them.
-        features: Of every guess, `(n, F)`, of Frobenius norm (about) one.
+        features: Of every candidate, `(n, F)`, of Frobenius norm (about) one.
     """
 
     held_out: Tensor
@@ -64,13 +66,13 @@ def decide(
         rows: R, float64, weighted.
         trials: One for every set of rows left out.
         num_columns: l.
-        shares: Of every guess, those to try beside none.
+        shares: Of every candidate, those to try beside none.
 
     Returns:
-        The decision; a guess is never chosen where it captures no more than chance, or than one before it.
+        The decision; a candidate is never chosen where it captures no more than chance, or than one before it.
     """
     totals = rows.square().sum(-1)
-    candidates = [(0, 0.0), *((guess, share) for guess, some in enumerate(shares) for share in some)]
+    candidates = [(0, 0.0), *((candidate, share) for candidate, some in enumerate(shares) for share in some)]
     missed = rows.new_zeros(len(candidates), len(rows))
     for trial in trials:
         unseen = rows[trial.held_out]
@@ -84,8 +86,8 @@ def decide(
     spanned = min(num_columns, *(len(trial.seen) for trial in trials))
     by_chance = _CHANCE * (num_columns - spanned) / rows.shape[1]
     best = 0
-    for guess in range(len(shares)):
-        own = [j for j, (other, share) in enumerate(candidates) if other == guess and share > 0]
+    for candidate in range(len(shares)):
+        own = [j for j, (other, share) in enumerate(candidates) if other == candidate and share > 0]
         leading = min(own, key=lambda j: by_candidate[j])
         needed = by_candidate[best] * max(by_chance if best == 0 else 0.0, _LEAST_GAIN)
         if by_candidate[best] - by_candidate[leading] > needed:
@@ -113,15 +115,15 @@ def _captured(
 
 
 def decision_of(
-    missed: Float[Tensor, " h"], totals: Float[Tensor, " h"], num_rows: int, guess: int = 0, share: float = 0.0
+    missed: Float[Tensor, " h"], totals: Float[Tensor, " h"], num_rows: int, candidate: int = 0, share: float = 0.0
 ) -> Decision:
-    """The decision for a guess and its share, once it is known what is missed with it.
+    """The decision for a candidate and its share, once it is known what is missed with it.
 
     Args:
         missed: Energy that each of the held-out rows lost.
         totals: Their energies.
         num_rows: c, rows read.
-        guess: Which.
+        candidate: Which.
         share: Its weight.
     """
     total = float(totals.sum())
@@ -129,7 +131,7 @@ def decision_of(
     spread = effective_number(missed) / len(missed)
     num_effective = max(1.0, spread * num_rows)  # of all rows, not only of those that were held out
     noise = max(LEAST_NOISE / num_rows, _NOISE * share_missed**1.5 / num_effective**2)
-    return Decision(guess, share, min(_MAX_NOISE, noise), share_missed, spread)
+    return Decision(candidate, share, min(_MAX_NOISE, noise), share_missed, spread)
 
 
 def joined(rows: Float[Tensor, "c n"], features: Float[Tensor, "n f"]) -> Float[Tensor, "n p"]:

@@ -13,7 +13,7 @@ from sketching.algorithms.error_estimate import check_finite
 from sketching.sketches.base import normal
 
 
-def thin_product(operator: MatrixOperator, count: int, generator: torch.Generator) -> MatrixOperator:
+def left_sketch(operator: MatrixOperator, count: int, generator: torch.Generator) -> MatrixOperator:
     """G^T A as a matrix whose rows may be read.
 
     Args:
@@ -36,7 +36,7 @@ def thin_product(operator: MatrixOperator, count: int, generator: torch.Generato
 def in_no_order(omega: Float[Tensor, "n l"], generator: torch.Generator) -> Float[Tensor, "n l"]:
     """The same span by columns of which none comes first.
 
-    "auto" asks what the last columns have gained. Best first, those after a thin product gain next to nothing even
+    "auto" asks what the last columns have gained. Best first, those after a left sketch gain next to nothing even
     where another pass would gain much; after sampled rows, which leave less to be gained, that is what ends it in time.
 
     Args:

@@ -1,7 +1,7 @@
 """How much noise a heavy-tailed matrix calls for, tried on the rows that were read as if they were all there are.
 
 Rows that stand out and were not read are found by chance alone: by Gaussian noise in every column of the sketch. Too
-little of it loses them; too much loses what the rows read have shown. So the whole procedure is rehearsed: a third of
+little of it loses them; too much loses what the rows read have shown. So the whole procedure is validated: a third of
 the rows plays those read, directions come from them, and the range of R (directions + noise) is asked what it misses of
 R.
 """
@@ -17,10 +17,10 @@ from sketching.sketches.row_space import leading_right_vectors
 NOISES = (0.03, 0.12, math.inf)
 """Candidates beside the least; infinite is a Gaussian sketch."""
 _NUM_DRAWS = 2
-_CLEARLY = 0.8  # of what the least noise misses: the rehearsal has fewer rows, and so overrates chance
+_CLEARLY = 0.8  # of what the least noise misses: the validation has fewer rows, and so overrates chance
 
 
-def rehearsed_noise(
+def validated_noise(
     rows: Float[Tensor, "c n"], read: Tensor, num_columns: int, least: float, generator: torch.Generator
 ) -> float:
     """The noise under which least is missed.

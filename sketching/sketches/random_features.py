@@ -1,8 +1,8 @@
-"""The lift: nonlinear features of a few rows that reach directions of the row space which those rows do not span.
+"""Random features: nonlinear features of a few rows that reach directions of the row space beyond their span.
 
 Row i of A is a draw from an unknown distribution over vectors of n numbers; the best sketch is spanned by the leading
-eigenvectors of its second moment A^T A / m. From c rows R two guesses of it are at hand: the sample's own, R^T R, right
-on its span and zero elsewhere, and a kernel between the *columns* of R, the tokens t_j in R^c:
+eigenvectors of its second moment A^T A / m. From c rows R two candidates of it are at hand: the sample's own, R^T R,
+right on its span and zero elsewhere, and a kernel between the *columns* of R, the tokens t_j in R^c:
 
     k(j, j') = |t_j| |t_j'| mean_b exp(-|t_j - t_j'|^2 / (2 b s^2)),   s^2 the median squared distance of two tokens:
 
@@ -33,8 +33,8 @@ _MAX_LOG = 3.0
 
 
 @dataclass(frozen=True)
-class LiftConfig:
-    """Sizes of the lift; none is tied to the matrix or to the number of rows read."""
+class RandomFeaturesConfig:
+    """Sizes of the random features; none is tied to the matrix or to the number of rows read."""
 
     channels: int = 32
     """D, width of an entry's token in the loop."""
@@ -58,7 +58,7 @@ class LiftConfig:
     """Members of the family that are remembered one by one."""
 
     @classmethod
-    def from_fields(cls, fields: dict[str, Any]) -> "LiftConfig":
+    def from_fields(cls, fields: dict[str, Any]) -> "RandomFeaturesConfig":
         """Build from plain JSON values, which have lists where this has tuples."""
         values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
         return cls(**values)
@@ -66,10 +66,10 @@ class LiftConfig:
 
 @dataclass(frozen=True)
 class Lifted:
-    """What the lift proposes.
+    """What the random features proposes.
 
     Attributes:
-        features: Psi, `(n, F)` of Frobenius norm one: Psi Psi^T is the kernel's guess of A^T A.
+        features: Psi, `(n, F)` of Frobenius norm one: Psi Psi^T is the kernel's candidate of A^T A.
         log_share: Learned log factor of the share that the features get beside the rows; 0 untrained.
     """
 
@@ -77,7 +77,7 @@ class Lifted:
     log_share: Float[Tensor, ""]
 
 
-class Lift(nn.Module):
+class RandomFeatures(nn.Module):
     """Features of the entries of a matrix's rows from a few of them; see the module docstring.
 
     Args:
@@ -85,24 +85,24 @@ class Lift(nn.Module):
         generator: Source of the initial weights, on which the output does not depend until it is trained.
 
     Attributes:
-        family: `(n, k)` leading right singular vectors of a family that the lift was fine-tuned to, each times the root
-            of its energy; empty if it was not. `forward` does not use it.
+        family: `(n, k)` leading right singular vectors of a family that the random features was fine-tuned to, each
+            times the root of its energy; empty if it was not. `forward` does not use it.
         members: `(num_members, k, k)` members in those directions, see `sketching.sketches.likeness`. Nor this.
 
     Example:
         >>> import torch
-        >>> from sketching.sketches.random_features import Lift
-        >>> tuple(Lift.untrained()(torch.eye(4, 9, dtype=torch.float64)).features.shape)
+        >>> from sketching.sketches.random_features import RandomFeatures
+        >>> tuple(RandomFeatures.untrained()(torch.eye(4, 9, dtype=torch.float64)).features.shape)
         (9, 144)
     """
 
     family: Tensor
     members: Tensor
 
-    def __init__(self, config: LiftConfig | None = None, *, generator: torch.Generator | None = None):
+    def __init__(self, config: RandomFeaturesConfig | None = None, *, generator: torch.Generator | None = None):
         """Build the modules; everything that would leave the classical kernel starts at zero."""
         super().__init__()
-        config = LiftConfig() if config is None else config
+        config = RandomFeaturesConfig() if config is None else config
         if config.num_waves % len(config.bandwidths):
             raise ValueError(f"`num_waves` ({config.num_waves}) must be a multiple of the number of `bandwidths`.")
         self.config = config
@@ -117,7 +117,7 @@ class Lift(nn.Module):
         self.correction = nn.Linear(width, config.num_learned)
         self.register_buffer("family", torch.zeros(config.family_shape))
         members = torch.zeros(config.num_members, config.family_shape[1], config.family_shape[1])
-        # not among the weights of a lift that remembers none: files written before there were any can be read
+        # not among the weights of random features that remembers none: files written before there were any can be read
         self.register_buffer("members", members, persistent=config.num_members > 0)
         uniform_weights(self, torch.Generator().manual_seed(0) if generator is None else generator)
         with torch.no_grad():
@@ -125,8 +125,8 @@ class Lift(nn.Module):
                 parameter.zero_()
 
     @classmethod
-    def untrained(cls, config: LiftConfig | None = None) -> "Lift":
-        """The lift at the start of training: exactly the kernel of the module docstring."""
+    def untrained(cls, config: RandomFeaturesConfig | None = None) -> "RandomFeatures":
+        """Random features at the start of training: exactly the kernel of the module docstring."""
         # Initialising the layers draws from torch's global generator, which is not ours to move.
         with torch.random.fork_rng(devices=[]):
             return cls(config).requires_grad_(False).eval()
@@ -260,4 +260,5 @@ def _bounded(x: Tensor) -> Tensor:
     return _MAX_LOG * torch.tanh(x / _MAX_LOG)
 
 
-register(Lift, LiftConfig, Lift.untrained)  # so that `rangeformer.load` knows it
+# so that `rangeformer.load` knows it; cards of version 0.1 call it a lift
+register(RandomFeatures, RandomFeaturesConfig, RandomFeatures.untrained, former_names=("Lift",))

@@ -1,13 +1,14 @@
-"""The sketch that looks first: reads a few rows, decides which and how many more, then blends what it saw.
+"""The sketch that reads a pilot sample: reads a few rows, decides which and how many more, then blends what it saw.
 
 Omega = [leading eigenvectors of R^T R / |R|^2 + share Psi Psi^T | Gaussian fill] + noise: sampled directions, their
-lift (`sketching.sketches.random_features`) and a Gaussian part, in proportions that held-out rows decide
+random features (`sketching.sketches.random_features`) and a Gaussian part, in proportions that held-out rows decide
 (`sketching.sketches.holdout`). The distribution N(0, Sigma) with such a Sigma is that of Boulle & Townsend, "Learning
 elliptic PDEs with randomized linear algebra", 2022 (arXiv:2105.13052), whose bound improves with the alignment of Sigma
 and A's leading right singular space; the eigenvectors themselves are its best deterministic draw.
 """
 
 import math
+import warnings
 from dataclasses import replace
 
 import torch
@@ -15,7 +16,7 @@ import torch
 from rangeformer.operators import MatrixOperator
 from rangeformer.shapes import Float, Int, Tensor
 from sketching.sketches.base import LONG, Sketch, default_max_rows, filled, normal
-from sketching.sketches.candidates import Guess, guesses_of, untrained_lift
+from sketching.sketches.candidates import Candidate, candidates_of, untrained_random_features
 from sketching.sketches.holdout import (
     LEAST_NOISE,
     Decision,
@@ -26,9 +27,9 @@ from sketching.sketches.holdout import (
     leading_coefficients,
     make_folds,
 )
-from sketching.sketches.noise_validation import rehearsed_noise
+from sketching.sketches.noise_validation import validated_noise
 from sketching.sketches.oblivious import Gaussian
-from sketching.sketches.random_features import Lift
+from sketching.sketches.random_features import RandomFeatures
 from sketching.sketches.reading import stratified_rows
 from sketching.sketches.row_space import core_rows, leading_eigenvectors, leading_right_vectors
 
@@ -41,22 +42,30 @@ _DEEP = 1e-5  # eigenvalues of a float32 Gram matrix below this share of the fir
 class RangeFormerSketch(Sketch):
     """Learned, or untrained, sketch of any rank and size.
 
-    Where A is known through products alone the sketch is Gaussian, unless the caller lets it look at a thin product
+    Where A is known through products alone the sketch is Gaussian, unless the caller lets it look at a left sketch
     (`sketching.sketches.left_sketch`).
 
     Args:
-        lift: The network that lifts sampled rows, beside the untrained one. Default: that one alone, which is a
-            classical kernel.
+        random_features: The network that computes features of sampled rows, beside the untrained one. Default: that one
+            alone, which is a classical kernel.
+        lift: The former name of `random_features`; deprecated.
     """
 
     looks = True
 
-    def __init__(self, lift: Lift | None = None):
-        if lift is not None and not isinstance(lift, Lift):
-            raise TypeError(
-                f"`lift` must be a sketching.sketches.random_features.Lift or None. Got {type(lift).__name__}."
+    def __init__(self, random_features: RandomFeatures | None = None, *, lift: RandomFeatures | None = None):
+        if lift is not None:
+            warnings.warn(
+                "`lift` is now called `random_features`; the old name goes with the next version.",
+                DeprecationWarning,
+                stacklevel=2,
             )
-        self.lift = untrained_lift() if lift is None else lift
+            random_features = lift
+        if random_features is not None and not isinstance(random_features, RandomFeatures):
+            raise TypeError(
+                f"`random_features` must be a sketching.RandomFeatures or None. Got {type(random_features).__name__}."
+            )
+        self.random_features = untrained_random_features() if random_features is None else random_features
 
     def draw(
         self,
@@ -77,7 +86,7 @@ class RangeFormerSketch(Sketch):
                 raise ValueError("`A` must be finite. Got NaN or infinite entries in the rows that were read.")
             if not bool(norm > 0):
                 return Gaussian().draw(operator, num_columns, generator=generator)
-            directions, decision = propose(self.lift, sample.rows, num_columns, generator)
+            directions, decision = propose(self.random_features, sample.rows, num_columns, generator)
             if decision.noise == math.inf:
                 return Gaussian().draw(operator, num_columns, generator=generator)
             omega = filled(directions, num_columns, generator, dtype=operator.dtype)
@@ -85,15 +94,15 @@ class RangeFormerSketch(Sketch):
 
 
 def propose(
-    lift: Lift, rows: Float[Tensor, "c n"], num_columns: int, generator: torch.Generator
+    random_features: RandomFeatures, rows: Float[Tensor, "c n"], num_columns: int, generator: torch.Generator
 ) -> tuple[Float[Tensor, "n k"], Decision]:
     """Directions from sampled rows, blended as held-out rows decide.
 
     Args:
-        lift: The network.
+        random_features: The network.
         rows: R, weighted, not all zero, entries of at most one.
         num_columns: l, most directions.
-        generator: Source of the lift's frequencies.
+        generator: Source of the random features' frequencies.
 
     Returns:
         (Nearly) orthonormal directions, best first, at most l, and the decision they rest on.
@@ -101,18 +110,20 @@ def propose(
     if len(rows) < _FEWEST:
         return leading_right_vectors(rows.to(torch.float64), num_columns), Decision(0, 0.0, 0.1, 1.0)
     n = rows.shape[1]
-    if len(rows) > 2 * (num_columns + _MARGIN) and n > LONG and not lift.knows_family(n):
+    if len(rows) > 2 * (num_columns + _MARGIN) and n > LONG and not random_features.knows_family(n):
         found = _from_many_long_rows(rows, num_columns, generator)
         if found is not None:
             return found
-    guesses = guesses_of(lift, n, rows.device, few_rows=len(rows) < num_columns)
+    candidates = candidates_of(random_features, n, rows.device, few_rows=len(rows) < num_columns)
     entries = _some_entries(rows, generator)
-    decision = judge(guesses, rows, entries, num_columns, generator)
-    return _blend(guesses[decision.guess], rows.to(torch.float64), decision.share, num_columns, generator), decision
+    decision = judge(candidates, rows, entries, num_columns, generator)
+    return _blend(
+        candidates[decision.candidate], rows.to(torch.float64), decision.share, num_columns, generator
+    ), decision
 
 
 def judge(
-    guesses: list[Guess],
+    candidates: list[Candidate],
     rows: Float[Tensor, "c n"],
     entries: Int[Tensor, " k"] | None,
     num_columns: int,
@@ -121,11 +132,11 @@ def judge(
     """Try the candidates on rows left out.
 
     Args:
-        guesses: What may be taken beside the rows.
+        candidates: What may be taken beside the rows.
         rows: R.
         entries: Of every row, which to compare by; all if None.
         num_columns: l.
-        generator: Source of the lift's frequencies.
+        generator: Source of the random features' frequencies.
     """
     rows = _of_entries(rows, entries)
     folds = make_folds(len(rows), num_columns, rows.device)
@@ -135,22 +146,26 @@ def judge(
         seen = rows[~held_out]
         if many:
             seen = core_rows(seen, num_columns + _MARGIN, generator)
-        trials.append(Trial(held_out, seen, tuple(guess.features(seen, entries, generator) for guess in guesses)))
-    # where rows are many a large share of a lift has never paid
-    shares = [guess.shares[:1] if many and not guess.from_family else guess.shares for guess in guesses]
+        trials.append(
+            Trial(held_out, seen, tuple(candidate.features(seen, entries, generator) for candidate in candidates))
+        )
+    # where rows are many a large share of random features has never paid
+    shares = [
+        candidate.shares[:1] if many and not candidate.from_family else candidate.shares for candidate in candidates
+    ]
     decision = decide(rows, trials, num_columns, shares)
     return _with_noise_tried(decision, rows, None, folds[0], num_columns, generator)
 
 
 def _blend(
-    guess: Guess, rows: Float[Tensor, "c n"], share: float, num_columns: int, generator: torch.Generator
+    candidate: Candidate, rows: Float[Tensor, "c n"], share: float, num_columns: int, generator: torch.Generator
 ) -> Float[Tensor, "n k"]:
     """Orthonormal basis of the leading eigenvectors of the blend, best first."""
     most = num_columns + _MARGIN
     core = core_rows(rows, most, generator) if len(rows) > 2 * most else rows
     if share == 0:
         return leading_right_vectors(core, num_columns)
-    table = joined(core, share**0.5 * guess.features(core, None, generator))
+    table = joined(core, share**0.5 * candidate.features(core, None, generator))
     gram = table.mT @ table
     return torch.linalg.qr(table @ leading_coefficients(gram, torch.ones_like(gram[0]), num_columns)).Q
 
@@ -158,7 +173,9 @@ def _blend(
 def _from_many_long_rows(
     rows: Float[Tensor, "c n"], num_columns: int, generator: torch.Generator
 ) -> tuple[Float[Tensor, "n l"], Decision] | None:
-    """Where rows are many and long the lift has little to add to them, and time counts: two products in float32.
+    """Where rows are many and long the random features has little to add to them, and time counts.
+
+    Two products in float32.
 
     Everything else follows from the Gram matrix of the rows. None where float32 is not enough.
     """
@@ -186,14 +203,14 @@ def _with_noise_tried(
     num_columns: int,
     generator: torch.Generator,
 ) -> Decision:
-    """The decision with the noise of a rehearsal.
+    """The decision with the noise of a validation of the noise level.
 
-    Where what is missed sits in few rows and there are enough to rehearse.
+    Where what is missed sits in few rows and there are enough to validate it.
     """
     if decision.spread >= _UNEVEN or len(rows) <= 2 * num_columns:
         return decision
     least, rows = LEAST_NOISE / len(rows), _of_entries(rows, entries)
-    return replace(decision, noise=rehearsed_noise(rows, held_out, num_columns, least, generator))
+    return replace(decision, noise=validated_noise(rows, held_out, num_columns, least, generator))
 
 
 def _some_entries(rows: Float[Tensor, "c n"], generator: torch.Generator) -> Int[Tensor, " k"] | None:

@@ -68,7 +68,7 @@ def stratified_rows(operator: MatrixOperator, max_rows: int, generator: torch.Ge
     rows = operator.rows(index)
     if max_rows <= _FIRST or _low_rank(rows, operator.dtype):
         return SampledRows(index, scaled(rows, torch.ones(len(index), dtype=torch.float64, device=rows.device)))
-    law, num_read = uniform, 0
+    distribution, num_read = uniform, 0
     energies = _energies(rows)
     columns_allowed = int((max_rows - first_count) / 4 * n / m)
     if columns_allowed >= 1 and _effective_number(energies) < _HEAVY * len(index):
@@ -76,11 +76,11 @@ def stratified_rows(operator: MatrixOperator, max_rows: int, generator: torch.Ge
         loudest = _energies(rows.mT).topk(min(num_read, n)).indices
         sizes = _energies(operator.columns(loudest))
         if bool(sizes.sum() > 0):
-            law = _UNIFORM_SHARE * uniform + (1 - _UNIFORM_SHARE) * sizes / sizes.sum()
+            distribution = _UNIFORM_SHARE * uniform + (1 - _UNIFORM_SHARE) * sizes / sizes.sum()
     more_count = max_rows - first_count - -(-num_read * m // n)
     unread = torch.ones(m, dtype=torch.bool, device=operator.device)
     unread[index] = False
-    expected = _expected_numbers(law, unread, more_count)
+    expected = _expected_numbers(distribution, unread, more_count)
     more = _strata(expected * unread, generator)
     index = torch.cat([index, more])
     read_first = first_count / m
@@ -103,21 +103,21 @@ def scaled(rows: Float[Tensor, "c n"], weights: Float[Tensor, " c"]) -> Float[Te
     return rows / (peak / (weights / weights.max()).sqrt().to(rows.dtype).unsqueeze(-1))
 
 
-def _expected_numbers(law: Float[Tensor, " m"], unread: Tensor, count: int) -> Tensor:
+def _expected_numbers(distribution: Float[Tensor, " m"], unread: Tensor, count: int) -> Tensor:
     """Probabilities proportional to the distribution that sum to `count` over the unread rows.
 
     Those that would pass one are one.
     """
-    expected = law * (count / law[unread].sum())
+    expected = distribution * (count / distribution[unread].sum())
     for _ in range(3):  # capping some rows raises the others, which may cap a few more
         certain = expected >= 1
         if not bool(certain.any()):
             break
         room = count - int((certain & unread).sum())
-        rest = law[unread & ~certain].sum()
+        rest = distribution[unread & ~certain].sum()
         if room <= 0 or not bool(rest > 0):
             break
-        expected = torch.where(certain, torch.ones_like(law), law * (room / rest))
+        expected = torch.where(certain, torch.ones_like(distribution), distribution * (room / rest))
     return expected.clamp_max(1.0)
 
 

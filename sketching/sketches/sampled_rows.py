@@ -21,10 +21,10 @@ class SampledRowSpace(Sketch):
 
     looks = True
 
-    def __init__(self, law: str = "uniform"):
-        if law not in DISTRIBUTIONS:
-            raise ValueError(f"`law` must be one of {DISTRIBUTIONS}. Got {law!r}.")
-        self.law = law
+    def __init__(self, distribution: str = "uniform"):
+        if distribution not in DISTRIBUTIONS:
+            raise ValueError(f"`law` must be one of {DISTRIBUTIONS}. Got {distribution!r}.")
+        self.distribution = distribution
 
     def draw(
         self,
@@ -41,7 +41,7 @@ class SampledRowSpace(Sketch):
         """
         count = default_max_rows(operator, num_columns) if max_rows is None else max_rows
         count = min(count, operator.num_rows)
-        if self.law == "uniform":
+        if self.distribution == "uniform":
             rows = uniform_rows(operator, count, generator).rows
         else:
             rows = _rows_by_norm(operator, count, generator)
@@ -56,7 +56,7 @@ def _rows_by_norm(operator: MatrixOperator, count: int, generator: torch.Generat
         norms.append(torch.linalg.vector_norm(operator.rows(index).to(torch.float64), dim=-1))
     norm = torch.cat(norms)
     norm = norm / norm.max() if bool(norm.max() > 0) else torch.ones_like(norm)
-    law = norm.square() / norm.square().sum()
-    index = torch.multinomial(law.to(generator.device), count, replacement=True, generator=generator)
+    distribution = norm.square() / norm.square().sum()
+    index = torch.multinomial(distribution.to(generator.device), count, replacement=True, generator=generator)
     index = index.to(operator.device)
-    return scaled(operator.rows(index), 1 / law[index])
+    return scaled(operator.rows(index), 1 / distribution[index])

@@ -1,4 +1,4 @@
-"""The training program with the lift: the same as `rangeformer.pretrain`, whose tests say more."""
+"""The training program with the random features: the same as `rangeformer.pretrain`, whose tests say more."""
 
 import json
 import signal
@@ -12,7 +12,7 @@ import rangeformer as rf
 from rangeformer.models.checkpoint import read_card
 from rangeformer.pretrain.__main__ import INTERRUPTED
 from rangeformer.pretrain.__main__ import main as program_of_rangeformer
-from sketching import Lift
+from sketching import RandomFeatures
 from sketching.learning.task import SketchTask
 from sketching.pretrain import main
 
@@ -66,13 +66,13 @@ def test_an_interrupted_run_ends_as_the_one_that_was_not(tmp_path, config, capsy
     assert weights_and_figures(cut) == weights_and_figures(whole)
 
 
-def test_what_is_written_loads_as_a_lift(tmp_path, config):
+def test_what_is_written_loads_as_random_features(tmp_path, config):
     out = tmp_path / "w.safetensors"
     assert main(["--config", str(config), "--steps", "2", "--out", str(out), "--quiet"]) == 0
-    lift = rf.load(out)
-    assert isinstance(lift, Lift)
-    assert lift.config.num_waves == 24
-    proposal = lift(torch.eye(6, 20, dtype=torch.float64))
+    random_features = rf.load(out)
+    assert isinstance(random_features, RandomFeatures)
+    assert random_features.config.num_waves == 24
+    proposal = random_features(torch.eye(6, 20, dtype=torch.float64))
     assert torch.isfinite(proposal.features).all()
     card = read_card(out)
     assert card["package"] == "sketching"
@@ -80,7 +80,7 @@ def test_what_is_written_loads_as_a_lift(tmp_path, config):
     # who has not imported the package is told to
     code = f"import rangeformer; rangeformer.load({str(out)!r})"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=120)
-    assert "its model 'Lift' belongs to 'sketching'. Import sketching first." in found.stderr
+    assert "its model 'RandomFeatures' belongs to 'sketching'. Import sketching first." in found.stderr
 
 
 def test_each_program_knows_its_own_tasks_and_files(tmp_path, config, capsys):

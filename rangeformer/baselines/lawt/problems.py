@@ -59,7 +59,7 @@ class Source:
     negative_share: float = 0.5
     """Probability that a coefficient is negative; 0.5 where inputs are symmetric."""
     laws: tuple[str, ...] = ("semicircle",)
-    """Laws of the eigenvalues of symmetric inputs, one drawn for every matrix."""
+    """Distributions of the eigenvalues of symmetric inputs, one drawn for every matrix."""
     input_noise: float = 0.0
     """Standard deviation of Gaussian noise on the inputs, relative to that of the coefficients, A / sqrt(3)."""
     output_noise: float = 0.0

@@ -68,7 +68,7 @@ class FeaturesTask(Task):
     range_weight: float = 0.05
     """Weight of the range loss beside the neighbour loss."""
     validation_laws: tuple[str, ...] = VALIDATION_DISTRIBUTIONS
-    """Laws kept for validation; never trained on."""
+    """Distributions kept for validation; never trained on."""
     validation_neighbors: int = 8
     """k of the validation; the candidates are 2 k."""
     validation_size: int = 800
@@ -103,7 +103,7 @@ class FeaturesTask(Task):
                 raise ValueError(f"`{name}` must be two numbers, {least} <= least <= largest. Got {(low, high)}.")
 
     def training_distributions(self, *, kernels: bool) -> tuple[str, ...]:
-        """Laws to train on: kernel distributions or the others."""
+        """Distributions to train on: kernel distributions or the others."""
         return tuple(
             x for x in (KERNEL_DISTRIBUTIONS if kernels else ALGEBRAIC_DISTRIBUTIONS) if x not in self.validation_laws
         )

@@ -1,4 +1,4 @@
-"""Training the Galerkin member: a scale and a start that leave smaller residuals in spaces too small to be complete.
+"""Training the learned Krylov model: a scale and a start that leave smaller residuals in spaces too small to be complete.
 
 The blocks are narrow and the loops few, or there would be nothing to gain: a complete space is exact untrained.
 Gradients flow through the whole loop, products, orthonormalisation and projection alike.
@@ -65,7 +65,7 @@ class GalerkinTask(Task):
     noise_range: tuple[float, float] = NOISE_RANGE
     """Ends of the log-uniform distribution of the noise on the diagonal."""
     validation_laws: tuple[str, ...] = VALIDATION_DISTRIBUTIONS
-    """Laws kept for validation; never trained on."""
+    """Distributions kept for validation; never trained on."""
     validation_sizes: tuple[int, ...] = (160, 400)
     """Sizes of the validation matrices."""
     validation_width: int = 16

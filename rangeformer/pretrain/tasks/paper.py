@@ -1,4 +1,4 @@
-"""Training the paper's RangeFormer, and every rung of its ladder: one operation, exact answers, an L1 loss."""
+"""Training the paper's RangeFormer, and every step of its ablation: one operation, exact answers, an L1 loss."""
 
 import statistics
 from dataclasses import dataclass, field
@@ -68,7 +68,7 @@ class PaperTask(Task):
     noise_range: tuple[float, float] = NOISE_RANGE
     """Ends of the log-uniform distribution of the noise on the diagonal."""
     validation_laws: tuple[str, ...] = VALIDATION_DISTRIBUTIONS
-    """Laws kept for validation; never trained on."""
+    """Distributions kept for validation; never trained on."""
     validation_sizes: tuple[int, ...] = (15, 40)
     """Sizes of the validation matrices, which training need not have seen."""
     validation_members: int = 24

@@ -1,4 +1,4 @@
-"""Training the pure member: coefficients that take most off the error in each loop, and read-outs of exact answers.
+"""Training the pure model: coefficients that take most off the error in each loop, and read-outs of exact answers.
 
 The loop is trained by short windows (Yang et al., "Looped transformers are better at learning learning algorithms",
 ICLR 2024, arXiv:2311.12424): what it did before a window is a constant, and within one the loss is the log of the
@@ -74,7 +74,7 @@ class PureTask(Task):
     noise_range: tuple[float, float] = NOISE_RANGE
     """Ends of the log-uniform distribution of the noise on the diagonal."""
     validation_laws: tuple[str, ...] = VALIDATION_DISTRIBUTIONS
-    """Laws kept for validation; never trained on."""
+    """Distributions kept for validation; never trained on."""
     validation_sizes: tuple[int, ...] = (15, 40, 120)
     """Sizes of the validation matrices, inside and outside those trained on."""
     validation_members: int = 16

@@ -7,7 +7,7 @@ from sketch_examples import excess, haar, optimum, smooth
 
 from sketching import Gaussian, RangeFormerSketch
 from sketching.learning.objective import Target, excess_of, lift_loss, squared_excess
-from sketching.sketches.random_features import Lift
+from sketching.sketches.random_features import RandomFeatures
 
 
 @pytest.mark.parametrize("A", [smooth(), smooth().mT, haar()])
@@ -51,18 +51,18 @@ def test_squared_excess_of_a_sketch_that_lost_its_rank_is_finite(omega):
 
 def test_loss_is_the_excess_of_the_untrained_blend_and_leads_downhill():
     target = Target.of(smooth(), 20)
-    lift = Lift(generator=seeded())
+    random_features = RandomFeatures(generator=seeded())
 
     def loss():
-        return lift_loss(lift, target, 24, 30, 0.2, seeded())
+        return lift_loss(random_features, target, 24, 30, 0.2, seeded())
 
     first = loss()
-    law = RangeFormerSketch()
-    drawn = excess_of(target, law, 30, 24, seeded())
+    distribution = RangeFormerSketch()
+    drawn = excess_of(target, distribution, 30, 24, seeded())
     assert math.exp(first.item()) == pytest.approx((1 + drawn) ** 2 - 1, rel=0.5)
     first.backward()
     with torch.no_grad():
-        for parameter in lift.parameters():
+        for parameter in random_features.parameters():
             if parameter.grad is not None:
                 parameter -= 0.02 * parameter.grad
     assert loss() < first

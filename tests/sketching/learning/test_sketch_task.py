@@ -6,7 +6,7 @@ from rangeformer.distributions import RECTANGULAR_DISTRIBUTIONS
 from rangeformer.pretrain import Plan, pretrain
 from sketching.learning.task import VALIDATION_DISTRIBUTIONS, SketchTask, as_a_table, draw_target
 from sketching.pretrain import CONFIGS, TASKS
-from sketching.sketches.random_features import Lift
+from sketching.sketches.random_features import RandomFeatures
 
 TINY = {
     "model": {"channels": 8, "num_heads": 2, "num_waves": 24, "num_learned": 4},
@@ -57,14 +57,14 @@ def test_validation_is_of_other_laws_and_the_same_every_time():
     task = plan().task
     assert not set(SketchTask().laws) & set(VALIDATION_DISTRIBUTIONS)
     first, again = task.validation_set(), task.validation_set()
-    assert [law for law, _ in first] == ["cross_kernel"]
+    assert [distribution for distribution, _ in first] == ["cross_kernel"]
     assert torch.equal(first[0][1][0].matrix, again[0][1][0].matrix)
 
 
-@pytest.mark.parametrize("law", [*sorted(RECTANGULAR_DISTRIBUTIONS)[:2], "kernel_grid"])
-def test_targets_are_finite_matrices_of_the_law(law):
-    matrix = draw_target(law, (30, 20), seeded())
-    assert matrix.shape == ((30, 20) if law in RECTANGULAR_DISTRIBUTIONS else (20, 20))
+@pytest.mark.parametrize("distribution", [*sorted(RECTANGULAR_DISTRIBUTIONS)[:2], "kernel_grid"])
+def test_targets_are_finite_matrices_of_the_law(distribution):
+    matrix = draw_target(distribution, (30, 20), seeded())
+    assert matrix.shape == ((30, 20) if distribution in RECTANGULAR_DISTRIBUTIONS else (20, 20))
     assert torch.isfinite(matrix).all()
 
 
@@ -104,11 +104,11 @@ def test_tables_have_offsets_zeros_and_columns_of_their_own_sizes():
 
 
 def test_a_lift_of_any_weights_is_finite_where_columns_are_zero():
-    lift = Lift.untrained()
+    random_features = RandomFeatures.untrained()
     rows = normal(9, 30)
     rows[:, 4:11] = 0
     for sign in (-100.0, 100.0):
-        dict(lift.named_parameters())["knobs.2.bias"].fill_(sign)
-        features = lift(rows).features
+        dict(random_features.named_parameters())["knobs.2.bias"].fill_(sign)
+        features = random_features(rows).features
         assert torch.isfinite(features).all()
         assert (features[4:11] == 0).all()

@@ -68,7 +68,7 @@ def test_passes_are_reads_of_the_blocks(sketch, num_power_iterations):
 
 def test_a_wrong_guess_of_the_rows_costs_another_look_and_no_accuracy():
     A = matrix()
-    A[17] *= 1e4  # one heavy row: the sketch reads columns and draws other rows than rehearsed
+    A[17] *= 1e4  # one heavy row: the sketch reads columns and draws other rows than validated
     array, counter, num_blocks = counted(A)
     expected = sketching.randomized_svd(A, 6, max_rows=100, num_power_iterations=0, generator=seeded(1))
     result = sketching.randomized_svd(array, 6, max_rows=100, num_power_iterations=0, generator=seeded(1))
@@ -109,7 +109,7 @@ def test_blocks_are_let_go():
     alive, most, lock = [0], [0], threading.Lock()
 
     class Block(np.ndarray):
-        """An array that can tell when it dies."""
+        """An array that can tell when it is deflated."""
 
     def make(block_info=None):
         with lock:

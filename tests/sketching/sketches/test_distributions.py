@@ -83,8 +83,10 @@ def test_nothing_to_see_in_a_zero_matrix(name):
 
 def test_same_rows_whether_the_matrix_is_dense_or_sparse():
     A = smooth().numpy() * (smooth().numpy() > 0.2)
-    for law in (DISTRIBUTIONS["rangeformer"], DISTRIBUTIONS["sampled-rows"]):
-        dense, sparse = (law.draw(rf.as_operator(B), 12, generator=seeded()) for B in (A, scipy.sparse.csr_array(A)))
+    for distribution in (DISTRIBUTIONS["rangeformer"], DISTRIBUTIONS["sampled-rows"]):
+        dense, sparse = (
+            distribution.draw(rf.as_operator(B), 12, generator=seeded()) for B in (A, scipy.sparse.csr_array(A))
+        )
         torch.testing.assert_close(dense, sparse)
 
 
@@ -138,5 +140,5 @@ def test_bad_values(make, message):
 
 
 def test_lift_of_a_wrong_type():
-    with pytest.raises(TypeError, match="`lift` must be a sketching.sketches.random_features.Lift"):
+    with pytest.raises(TypeError, match="`random_features` must be a sketching.RandomFeatures"):
         sketching.RangeFormerSketch("weights")  # pyright: ignore[reportArgumentType]

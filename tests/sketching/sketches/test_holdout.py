@@ -4,12 +4,12 @@ from sketch_examples import haar, smooth
 
 from sketching.sketches.candidates import LIFT_SHARES
 from sketching.sketches.holdout import Trial, decide, effective_number, joined, leading_coefficients, make_folds
-from sketching.sketches.random_features import Lift
+from sketching.sketches.random_features import RandomFeatures
 
 
 def decision_of(rows, num_columns):
-    lift, folds = Lift.untrained(), make_folds(len(rows), num_columns, rows.device)
-    trials = [Trial(fold, rows[~fold], (lift(rows[~fold], generator=seeded()).features,)) for fold in folds]
+    random_features, folds = RandomFeatures.untrained(), make_folds(len(rows), num_columns, rows.device)
+    trials = [Trial(fold, rows[~fold], (random_features(rows[~fold], generator=seeded()).features,)) for fold in folds]
     return decide(rows, trials, num_columns, [LIFT_SHARES])
 
 
@@ -49,17 +49,18 @@ def test_a_guess_must_beat_those_before_it():
     folds = make_folds(len(rows), 40, rows.device)
     truth = torch.linalg.svd(smooth(), full_matrices=False).Vh[:40].mT
     truth, chance = truth / truth.norm(), normal(120, 40) / normal(120, 40).norm()
-    lift = Lift.untrained()
+    random_features = RandomFeatures.untrained()
 
-    def decided(*guesses):
+    def decided(*candidates):
         trials = [
-            Trial(fold, rows[~fold], (lift(rows[~fold], generator=seeded()).features, *guesses)) for fold in folds
+            Trial(fold, rows[~fold], (random_features(rows[~fold], generator=seeded()).features, *candidates))
+            for fold in folds
         ]
-        return decide(rows, trials, 40, [LIFT_SHARES] * (1 + len(guesses)))
+        return decide(rows, trials, 40, [LIFT_SHARES] * (1 + len(candidates)))
 
     alone = decided()
     assert decided(chance) == alone
-    assert (decided(truth).guess, decided(chance, truth).guess) == (1, 2)
+    assert (decided(truth).candidate, decided(chance, truth).candidate) == (1, 2)
     assert decided(truth).missed < alone.missed
-    # the same guess twice: the one that rests on less
-    assert decided(truth, truth).guess == 1
+    # the same candidate twice: the one that rests on less
+    assert decided(truth, truth).candidate == 1

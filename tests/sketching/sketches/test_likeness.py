@@ -28,8 +28,8 @@ def mixture_naive(rows, directions, members):
         Q = torch.linalg.qr(factor[:, : K // 2]).Q
         weights.append(float((rows - rows @ Q @ Q.mT).square().sum()) ** (-len(rows) / 2))
         laws.append(factor @ factor.mT)
-    law = sum(weight * part for weight, part in zip(weights, laws, strict=True))
-    return law / law.trace()
+    distribution = sum(weight * part for weight, part in zip(weights, laws, strict=True))
+    return distribution / distribution.trace()
 
 
 def test_equals_the_naive_mixture():

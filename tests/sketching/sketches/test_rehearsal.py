@@ -5,12 +5,12 @@ import torch
 from helpers import normal, seeded
 from sketch_examples import smooth
 
-from sketching.sketches.noise_validation import rehearsed_noise
+from sketching.sketches.noise_validation import validated_noise
 
 
 def noise_for(rows: torch.Tensor, seed: int) -> float:
     read = torch.arange(len(rows)) % 3 == 0
-    return rehearsed_noise(rows, read, 20, 1e-3, seeded(seed))
+    return validated_noise(rows, read, 20, 1e-3, seeded(seed))
 
 
 @pytest.mark.parametrize("seed", range(3))

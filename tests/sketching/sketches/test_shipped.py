@@ -1,5 +1,6 @@
 """The weights that ship: they are the ones on their card, better than untrained there, and what "rangeformer" means."""
 
+import pytest
 import torch
 from helpers import seeded
 from sketch_examples import mean_excess, smooth
@@ -9,7 +10,7 @@ from rangeformer.models.checkpoint import read_card
 from rangeformer.pretrain import Plan
 from sketching.arguments import as_sketch
 from sketching.pretrain import CONFIGS, TASKS
-from sketching.sketches.shipped import WEIGHTS, trained_lift
+from sketching.sketches.shipped import WEIGHTS, trained_random_features
 
 
 def test_the_card_is_of_the_shipped_configuration_and_says_better():
@@ -27,9 +28,9 @@ def test_rangeformer_by_name_is_the_trained_lift_read_once():
     assert isinstance(trained, sketching.RangeFormerSketch)
     assert isinstance(untrained, sketching.RangeFormerSketch)
     sketch = as_sketch("rangeformer")
-    assert trained.lift is trained_lift() is sketch.lift  # pyright: ignore[reportAttributeAccessIssue]
-    assert trained.lift.is_trained()
-    assert not untrained.lift.is_trained()
+    assert trained.random_features is trained_random_features() is sketch.random_features  # pyright: ignore[reportAttributeAccessIssue]
+    assert trained.random_features.is_trained()
+    assert not untrained.random_features.is_trained()
 
 
 def test_trained_is_used_and_costs_little_where_the_untrained_kernel_is_the_right_one():
@@ -43,6 +44,17 @@ def test_trained_is_used_and_costs_little_where_the_untrained_kernel_is_the_righ
 
 def test_finetuning_starts_from_it():
     members = [smooth(40 + k, 30) for k in range(3)]
-    lift = sketching.finetune(None, members, 5, max_rows=10, num_steps=0, generator=seeded())
-    for name, parameter in trained_lift().named_parameters():
-        assert torch.equal(parameter, lift.get_parameter(name))
+    random_features = sketching.finetune(None, members, 5, max_rows=10, num_steps=0, generator=seeded())
+    for name, parameter in trained_random_features().named_parameters():
+        assert torch.equal(parameter, random_features.get_parameter(name))
+
+
+def test_the_old_names_say_the_new_ones():
+    with pytest.warns(DeprecationWarning, match="Lift.*RandomFeatures"):
+        old = sketching.Lift
+    assert old is sketching.RandomFeatures
+    with pytest.warns(DeprecationWarning, match="`lift` is now called `random_features`"):
+        sketch = sketching.RangeFormerSketch(lift=old.untrained())
+    assert isinstance(sketch.random_features, sketching.RandomFeatures)
+    with pytest.raises(AttributeError, match="no attribute 'Unheard'"):
+        _ = sketching.Unheard

@@ -1,4 +1,4 @@
-"""A thin product takes the place of sampled rows where A is known through products alone, and is worth its price."""
+"""A left sketch takes the place of sampled rows where A is known through products alone, and is worth its price."""
 
 import pytest
 import scipy.sparse.linalg
@@ -8,7 +8,7 @@ from sketch_examples import haar, mean_excess, optimum, smooth
 
 import rangeformer as rf
 import sketching
-from sketching.sketches.left_sketch import in_no_order, thin_product
+from sketching.sketches.left_sketch import in_no_order, left_sketch
 
 
 def by_products(A: torch.Tensor) -> scipy.sparse.linalg.LinearOperator:
@@ -29,10 +29,10 @@ def test_rows_have_the_second_moment_of_the_matrix():
     A = normal(30, 8)
     G = normal(30, 5)
     operator = rf.as_operator(by_products(A))
-    rows = thin_product(operator, 5, seeded()).rows(torch.arange(5))
+    rows = left_sketch(operator, 5, seeded()).rows(torch.arange(5))
     torch.testing.assert_close(rows, G.mT @ A)
     assert (operator.reads.passes, operator.reads.matvecs, operator.reads.entries) == (1, 5, 0)
-    many = thin_product(operator, 40_000, seeded()).rows(torch.arange(40_000))
+    many = left_sketch(operator, 40_000, seeded()).rows(torch.arange(40_000))
     torch.testing.assert_close(many.mT @ many / 40_000, A.mT @ A, rtol=0, atol=0.05 * float(A.square().sum()) / 8)
 
 
@@ -65,10 +65,10 @@ def test_is_worth_its_products():
 
 def test_the_law_itself_is_better_than_chance():
     A = smooth(150, 120)
-    thin = thin_product(rf.as_operator(A), 15, seeded(3)).rows(torch.arange(15))
-    law = sketching.RangeFormerSketch()
+    thin = left_sketch(rf.as_operator(A), 15, seeded(3)).rows(torch.arange(15))
+    distribution = sketching.RangeFormerSketch()
     gaussian = mean_excess(A, sketching.Gaussian(), 20, 30, max_rows=15)
-    omega = law.draw(rf.as_operator(thin), 30, max_rows=15, generator=seeded())
+    omega = distribution.draw(rf.as_operator(thin), 30, max_rows=15, generator=seeded())
     Q = torch.linalg.qr(A @ omega).Q
     error = (A.square().sum() - torch.linalg.svdvals(Q.mT @ A)[:20].square().sum()).sqrt()
     assert float(error) / optimum(A, 20) - 1 < 0.5 * gaussian
