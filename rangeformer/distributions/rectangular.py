@@ -1,4 +1,4 @@
-"""Distributions of rectangular matrices, for sketches and least squares, each a function of (m, n, generator, dtype)."""
+"""Distributions of rectangular matrices, for sketches and least squares: functions of (m, n, generator, dtype)."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Training the learned Krylov model: a scale and a start that leave smaller residuals in spaces too small to be complete.
+"""Training the learned Krylov model: a start that leaves smaller residuals in spaces too small to be complete.
 
 The blocks are narrow and the loops few, or there would be nothing to gain: a complete space is exact untrained.
 Gradients flow through the whole loop, products, orthonormalisation and projection alike.
