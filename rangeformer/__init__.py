@@ -1,8 +1,6 @@
 """rangeformer: transformers that do numerical linear algebra, checked by classical linear algebra."""
 
-import warnings as _warnings
-from typing import Any as _Any
-
+from rangeformer.deprecation import renamed_attributes as _renamed_attributes
 from rangeformer.drivers.eigen import eigsh as eigsh
 from rangeformer.drivers.eigen import eigvalsh as eigvalsh
 from rangeformer.drivers.logdet import inv_quad_logdet as inv_quad_logdet
@@ -49,16 +47,4 @@ from rangeformer.solvers.iterative import BlockLanczos as BlockLanczos
 
 __version__ = "0.1.0"
 
-_RENAMED = {"GalerkinRangeFormer": LearnedKrylovModel}
-
-
-def __getattr__(name: str) -> _Any:
-    if name not in _RENAMED:
-        raise AttributeError(f"module 'rangeformer' has no attribute {name!r}")
-    new = _RENAMED[name]
-    _warnings.warn(
-        f"`rangeformer.{name}` is now `rangeformer.{new.__name__}`; the old name goes with the next version.",
-        DeprecationWarning,
-        stacklevel=2,
-    )
-    return new
+__getattr__ = _renamed_attributes(__name__, {"GalerkinRangeFormer": LearnedKrylovModel})

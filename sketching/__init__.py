@@ -1,8 +1,6 @@
 """Randomised low-rank approximation on any matrix `rangeformer.as_operator` can read."""
 
-import warnings as _warnings
-from typing import Any as _Any
-
+from rangeformer.deprecation import renamed_attributes as _renamed_attributes
 from sketching.algorithms.block_krylov_svd import block_krylov_svd as block_krylov_svd
 from sketching.algorithms.interpolative import CUR as CUR
 from sketching.algorithms.interpolative import Interpolative as Interpolative
@@ -33,16 +31,4 @@ from sketching.sketches import SubsampledTrig as SubsampledTrig
 from sketching.sketches.random_features import RandomFeatures as RandomFeatures
 from sketching.sketches.random_features import RandomFeaturesConfig as RandomFeaturesConfig
 
-_RENAMED = {"Lift": RandomFeatures, "LiftConfig": RandomFeaturesConfig}
-
-
-def __getattr__(name: str) -> _Any:
-    if name not in _RENAMED:
-        raise AttributeError(f"module 'sketching' has no attribute {name!r}")
-    new = _RENAMED[name]
-    _warnings.warn(
-        f"`sketching.{name}` is now `sketching.{new.__name__}`; the old name goes with the next version.",
-        DeprecationWarning,
-        stacklevel=2,
-    )
-    return new
+__getattr__ = _renamed_attributes(__name__, {"Lift": RandomFeatures, "LiftConfig": RandomFeaturesConfig})

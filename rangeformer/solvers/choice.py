@@ -1,10 +1,10 @@
 """From a method's name, or a solver as a value, to what solves."""
 
-import warnings
 from dataclasses import dataclass
 
 import torch
 
+from rangeformer.deprecation import warn_renamed
 from rangeformer.models.looped_model import LoopedModel
 from rangeformer.operators import MatrixOperator
 from rangeformer.results import LogDeterminant, Solution
@@ -108,10 +108,5 @@ def canonical_fallback(fallback: object) -> object:
 def _renamed(argument: str, value: object, renamed: dict[str, str]) -> object:
     if not isinstance(value, str) or value not in renamed:
         return value
-    new = renamed[value]
-    warnings.warn(
-        f"`{argument}`={value!r} is now called {new!r}; the old name goes with the next version.",
-        DeprecationWarning,
-        stacklevel=4,
-    )
-    return new
+    warn_renamed(f"`{argument}`={value!r}", repr(renamed[value]), stacklevel=5)
+    return renamed[value]

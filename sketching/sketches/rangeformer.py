@@ -8,11 +8,11 @@ and A's leading right singular space; the eigenvectors themselves are its best d
 """
 
 import math
-import warnings
 from dataclasses import replace
 
 import torch
 
+from rangeformer.deprecation import warn_renamed
 from rangeformer.operators import MatrixOperator
 from rangeformer.shapes import Float, Int, Tensor
 from sketching.sketches.base import LONG, Sketch, default_max_rows, filled, normal
@@ -55,11 +55,7 @@ class RangeFormerSketch(Sketch):
 
     def __init__(self, random_features: RandomFeatures | None = None, *, lift: RandomFeatures | None = None):
         if lift is not None:
-            warnings.warn(
-                "`lift` is now called `random_features`; the old name goes with the next version.",
-                DeprecationWarning,
-                stacklevel=2,
-            )
+            warn_renamed("`lift`", "`random_features`")
             random_features = lift
         if random_features is not None and not isinstance(random_features, RandomFeatures):
             raise TypeError(
