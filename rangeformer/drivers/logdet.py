@@ -276,5 +276,6 @@ def _log_determinant(
         cause=cause,
         fallback=used,
         message=message,
+        method="krylov",
         **costs(operator.reads.since(before)),
     )

@@ -1,6 +1,7 @@
 """From a method's name, or a solver as a value, to what solves."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -95,17 +96,17 @@ def resolve_solver(method: object, model: LoopedModel | None, num_loops: int | N
     return known[name]
 
 
-def canonical_method(method: object) -> object:
+def canonical_method(method: Any) -> Any:
     """The method's name in today's words; a deprecated one warns."""
     return _renamed("method", method, {"rangeformer-direct": "learned-krylov"})
 
 
-def canonical_fallback(fallback: object) -> object:
+def canonical_fallback(fallback: Any) -> Any:
     """The fallback's name in today's words; a deprecated one warns."""
     return _renamed("fallback", fallback, {"direct": "dense"})
 
 
-def _renamed(argument: str, value: object, renamed: dict[str, str]) -> object:
+def _renamed(argument: str, value: Any, renamed: dict[str, str]) -> Any:
     if not isinstance(value, str) or value not in renamed:
         return value
     warn_renamed(f"`{argument}`={value!r}", repr(renamed[value]), stacklevel=5)
