@@ -1,13 +1,14 @@
 """Keywords under their former names, for one version."""
 
+import warnings
 from typing import TypeVar
-
-from rangeformer.deprecation import warn_renamed
 
 Value = TypeVar("Value")
 
 
 def renamed(old: str, new: str, value: Value) -> Value:
     """The value given under a keyword's former name, with a warning that names the new one."""
-    warn_renamed(f"`{old}`", f"`{new}`", stacklevel=4)
+    warnings.warn(
+        f"`{old}` is now called `{new}`; the old name goes with the next version.", DeprecationWarning, stacklevel=3
+    )
     return value
