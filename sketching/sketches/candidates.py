@@ -98,7 +98,7 @@ def untrained_random_features(config: RandomFeaturesConfig | None = None) -> Ran
     """One for all who ask for that configuration: it holds no state, and making it takes longer than using it.
 
     Args:
-        config: Sizes. Default: those of `LiftConfig`.
+        config: Sizes. Default: those of `RandomFeaturesConfig`.
     """
     return RandomFeatures.untrained(config)
 

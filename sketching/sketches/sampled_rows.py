@@ -2,6 +2,7 @@
 
 import torch
 
+from rangeformer.deprecation import warn_renamed
 from rangeformer.operators import MatrixOperator
 from rangeformer.shapes import Tensor
 from sketching.sketches.base import Sketch, default_max_rows, filled
@@ -17,13 +18,17 @@ class SampledRowSpace(Sketch):
     Args:
         distribution: "uniform", or "norm": probability proportional to the squared row norms, which costs reading all
             of A once.
+        law: The former name of `distribution`; deprecated.
     """
 
     looks = True
 
-    def __init__(self, distribution: str = "uniform"):
+    def __init__(self, distribution: str = "uniform", *, law: str | None = None):
+        if law is not None:
+            warn_renamed("`law`", "`distribution`")
+            distribution = law
         if distribution not in DISTRIBUTIONS:
-            raise ValueError(f"`law` must be one of {DISTRIBUTIONS}. Got {distribution!r}.")
+            raise ValueError(f"`distribution` must be one of {DISTRIBUTIONS}. Got {distribution!r}.")
         self.distribution = distribution
 
     def draw(

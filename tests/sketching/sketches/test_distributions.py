@@ -131,7 +131,7 @@ def test_products_alone_give_a_gaussian_sketch():
     ("make", "message"),
     [
         (lambda: sketching.SparseSign(0), "`num_nonzeros` must be an integer >= 1"),
-        (lambda: sketching.SampledRowSpace("leverage"), "`law` must be one of"),
+        (lambda: sketching.SampledRowSpace("leverage"), "`distribution` must be one of"),
     ],
 )
 def test_bad_values(make, message):

@@ -56,5 +56,7 @@ def test_the_old_names_say_the_new_ones():
     with pytest.warns(DeprecationWarning, match="`lift` is now called `random_features`"):
         sketch = sketching.RangeFormerSketch(lift=old.untrained())
     assert isinstance(sketch.random_features, sketching.RandomFeatures)
+    with pytest.warns(DeprecationWarning, match="`law` is now called `distribution`"):
+        assert sketching.SampledRowSpace(law="norm").distribution == "norm"
     with pytest.raises(AttributeError, match="no attribute 'Unheard'"):
         _ = sketching.Unheard
