@@ -15,7 +15,7 @@ from rangeformer.operators import MatrixOperator, as_operator
 from rangeformer.preconditioners.base import Preconditioner
 from rangeformer.preconditioners.build import build_preconditioner, check_preconditioner
 from rangeformer.preconditioners.options import PreconditionerOptions
-from rangeformer.randomness import fresh_generator
+from rangeformer.randomness import draw_normal, fresh_generator
 from rangeformer.results import warn_unconverged
 from rangeformer.shapes import Float, Tensor
 from rangeformer.validation import check_count, check_square, check_symmetric, check_tolerance
@@ -68,10 +68,8 @@ def sample_gaussian(
     generator = fresh_generator() if generator is None else generator
     with torch.no_grad():
         P = build_preconditioner(operator, preconditioner, num_rhs=num_samples, generator=generator)
-        device = generator.device if generator is not None else torch.device("cpu")
         shape = (*operator.shape[:-1], num_samples)
-        z = torch.randn(shape, generator=generator, dtype=operator.dtype, device=device)
-        z = z.to(operator.device)
+        z = draw_normal(shape, generator, dtype=operator.dtype, device=operator.device)
         draws = [_correlate(operator, P, part, rtol, max_iterations) for part in z.split(MAX_BLOCK, -1)]
     return torch.cat(draws, -1).movedim(-1, 0)
 

@@ -19,6 +19,7 @@ from rangeformer.preconditioners.nystrom import from_products
 from rangeformer.preconditioners.options import CLASSICAL_RANK, PreconditionerOptions
 from rangeformer.preconditioners.pilot import pilot, stated_noise
 from rangeformer.preconditioners.pivoted import PivotedFactor, pivoted_cholesky
+from rangeformer.randomness import draw_order
 from rangeformer.shapes import Float, Int, Tensor
 from rangeformer.validation import check_count
 
@@ -149,9 +150,7 @@ def _propose_neighbors(
     )
     tokens = features.neighbors.reshape(*operator.shape[:-1], -1)
     # A random order makes every row's past a uniform sample of the others, whatever order A came in.
-    device = generator.device if generator is not None else torch.device("cpu")
-    order = torch.randperm(n, generator=generator, device=device).to(operator.device)
-    order = order.expand(*operator.batch_shape, n)
+    order = draw_order(n, generator, device=operator.device).expand(*operator.batch_shape, n)
     candidates = nearest_earlier(tokens, order, _CANDIDATES_PER_NEIGHBOR * num_neighbors)
     return strongest(operator, pivoted.factor, residual, candidates, num_neighbors)
 

@@ -13,6 +13,7 @@ from rangeformer.operators import MatrixOperator
 from rangeformer.preconditioners.base import Preconditioner, Structure
 from rangeformer.preconditioners.local import diagonal_factor
 from rangeformer.preconditioners.options import CLASSICAL_RANK, NoPreconditioner, PreconditionerOptions
+from rangeformer.randomness import draw_normal
 from rangeformer.validation import check_count
 
 
@@ -67,11 +68,8 @@ def from_products(
     rank = min(rank, n)
     if rank == 0:
         return NoPreconditioner().build(operator)
-    device = generator.device if generator is not None else torch.device("cpu")
-    omega = torch.randn((*operator.batch_shape, n, rank), generator=generator, dtype=operator.dtype, device=device).to(
-        operator.device
-    )
-    omega = torch.linalg.qr(omega).Q
+    shape = (*operator.batch_shape, n, rank)
+    omega = torch.linalg.qr(draw_normal(shape, generator, dtype=operator.dtype, device=operator.device)).Q
     image = operator.matmul(omega).to(torch.float64)
     wide = omega.to(torch.float64)
     shift = torch.finfo(operator.dtype).eps * torch.linalg.matrix_norm(image).unsqueeze(-1).unsqueeze(-1)

@@ -23,6 +23,7 @@ from rangeformer.krylov.certificate import powers_of_two
 from rangeformer.krylov.expansion import GalerkinSolution, expand_until, krylov_space
 from rangeformer.operators import MatrixOperator
 from rangeformer.preconditioners.base import Preconditioner
+from rangeformer.randomness import draw_signs
 from rangeformer.results import Status
 from rangeformer.shapes import Float, Tensor
 from rangeformer.solvers.logdet_gradient import quadratic_of_rows
@@ -68,9 +69,7 @@ def draw_probes(
         eye = torch.eye(n, dtype=operator.dtype, device=operator.device)
         return eye.expand(*operator.batch_shape, n, n)
     shape = (*operator.batch_shape, n, num_probes or DEFAULT_NUM_PROBES)
-    device = generator.device if generator is not None else torch.device("cpu")
-    signs = torch.randint(0, 2, shape, generator=generator, device=device)
-    return (2 * signs - 1).to(operator.dtype).to(operator.device)
+    return draw_signs(shape, generator, dtype=operator.dtype, device=operator.device)
 
 
 def estimate_logdet(

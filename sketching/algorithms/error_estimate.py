@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import torch
 
 from rangeformer.operators import MatrixOperator
+from rangeformer.randomness import draw_normal
 from rangeformer.shapes import Float, Tensor
-from sketching.sketches.base import normal
 
 NUM_TEST_VECTORS = 10
 _SMALLEST = 1e-152
@@ -41,7 +41,7 @@ def draw_test_vectors(operator: MatrixOperator, generator: torch.Generator) -> F
         generator: Source.
     """
     shape = (operator.num_columns, NUM_TEST_VECTORS)
-    return normal(shape, generator, dtype=operator.dtype, device=operator.device)
+    return draw_normal(shape, generator, dtype=operator.dtype, device=operator.device)
 
 
 def missed_energy(Q: Float[Tensor, "m k"], test_images: Float[Tensor, "m t"]) -> Missed:

@@ -2,8 +2,8 @@
 
 import torch
 
+from rangeformer.randomness import draw_normal
 from rangeformer.shapes import Float, Tensor
-from sketching.sketches.base import normal
 
 
 def new_directions(
@@ -28,7 +28,7 @@ def new_directions(
     if kept.shape[1] == room:
         return kept
     shape = (len(Q), room - kept.shape[1])
-    fresh = normal(shape, generator, dtype=block.dtype, device=block.device)
+    fresh = draw_normal(shape, generator, dtype=block.dtype, device=block.device)
     return torch.cat([kept, _orthogonal_to(torch.cat([Q, kept], -1), fresh)], -1)
 
 

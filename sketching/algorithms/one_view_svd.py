@@ -9,13 +9,12 @@ from typing import Any
 
 import torch
 
-from rangeformer.randomness import SKETCH, generator_or_default
+from rangeformer.randomness import SKETCH, draw_normal, generator_or_default
 from rangeformer.shapes import Float, Tensor
 from rangeformer.validation import check_count
 from sketching.algorithms.error_estimate import NUM_TEST_VECTORS, check_finite
 from sketching.arguments import check_rank, one_matrix
 from sketching.results import LowRank
-from sketching.sketches.base import normal
 
 
 class OneViewSVD:
@@ -59,7 +58,7 @@ class OneViewSVD:
         s = min(2 * k + 1, m, n)
 
         def draw(*size: int) -> Tensor:
-            return normal(size, generator, dtype=dtype, device=self.device)
+            return draw_normal(size, generator, dtype=dtype, device=self.device)
 
         self._omega, self._upsilon, self._tests = draw(n, k), draw(k, m), draw(n, NUM_TEST_VECTORS)
         self._phi, self._psi = draw(s, m), draw(n, s)

@@ -15,13 +15,12 @@ from typing import Any
 
 import torch
 
-from rangeformer.randomness import SKETCH, generator_or_default
+from rangeformer.randomness import SKETCH, draw_normal, generator_or_default
 from rangeformer.shapes import Float, Tensor
 from rangeformer.validation import check_count, check_square
 from sketching.algorithms.error_estimate import check_finite
 from sketching.algorithms.trace import TraceEstimate
 from sketching.arguments import one_matrix
-from sketching.sketches.base import normal
 
 _FEWEST = 4  # products; one vector has nobody to be compared with
 
@@ -57,7 +56,7 @@ def xtrace(A: Any, num_matvecs: int, *, generator: torch.Generator | None = None
     generator = generator_or_default(generator, SKETCH)
     before = operator.reads.snapshot()
     with torch.no_grad():
-        omega = normal((n, count), generator, dtype=operator.dtype, device=operator.device)
+        omega = draw_normal((n, count), generator, dtype=operator.dtype, device=operator.device)
         image = operator.matmul(omega)
         check_finite(image)
         Q = torch.linalg.qr(image).Q

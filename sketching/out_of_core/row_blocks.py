@@ -9,8 +9,8 @@ from collections.abc import Callable
 import torch
 
 from rangeformer.operators import MatrixOperator
+from rangeformer.randomness import draw_normal
 from rangeformer.shapes import Int, Tensor
-from sketching.sketches.base import normal
 
 MOST_SAMPLED_ENTRIES = 1 << 24
 """Entries of rows that are held in memory unless the caller asks for more.
@@ -62,7 +62,7 @@ class _Rehearsal(MatrixOperator):
         if len(self.asked) > 1:  # the first rows decide how many more are read; nobody asks a third time
             raise _Enough
         generator = torch.Generator().manual_seed(0)
-        return normal((len(index), self.num_columns), generator, dtype=self.dtype, device=self.device)
+        return draw_normal((len(index), self.num_columns), generator, dtype=self.dtype, device=self.device)
 
     def _entries(self, rows: Tensor, columns: Tensor) -> Tensor:
         raise _Enough

@@ -5,6 +5,7 @@ from abc import ABC, abstractmethod
 import torch
 
 from rangeformer.operators import MatrixOperator
+from rangeformer.randomness import draw_normal
 from rangeformer.shapes import Float, Tensor
 
 LONG = 512  # entries of a row beyond which time counts
@@ -64,20 +65,6 @@ def default_max_rows(operator: MatrixOperator, rank: int) -> int:
     return max(1, min(max(4 * rank, tenth), m // 2))
 
 
-def normal(
-    shape: tuple[int, ...], generator: torch.Generator, *, dtype: torch.dtype, device: torch.device
-) -> Float[Tensor, "..."]:
-    """Independent N(0, 1) drawn where the generator lives, moved to where A lives.
-
-    Args:
-        shape: Of the result.
-        generator: Source.
-        dtype: Of the result.
-        device: Of the result.
-    """
-    return torch.randn(shape, generator=generator, dtype=dtype, device=generator.device).to(device)
-
-
 def filled(
     directions: Float[Tensor, "n k"], num_columns: int, generator: torch.Generator, *, dtype: torch.dtype
 ) -> Float[Tensor, "n l"]:
@@ -93,5 +80,5 @@ def filled(
     n, missing = directions.shape[0], num_columns - directions.shape[1]
     if missing <= 0:
         return directions
-    gaussian = normal((n, missing), generator, dtype=dtype, device=directions.device) / n**0.5
+    gaussian = draw_normal((n, missing), generator, dtype=dtype, device=directions.device) / n**0.5
     return torch.cat([directions, gaussian], -1)

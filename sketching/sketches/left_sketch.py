@@ -8,9 +8,9 @@ power iteration; Halko, Martinsson & Tropp 2011, Section 4.5.)
 import torch
 
 from rangeformer.operators import MatrixOperator, as_operator
+from rangeformer.randomness import draw_normal
 from rangeformer.shapes import Float, Tensor
 from sketching.algorithms.error_estimate import check_finite
-from sketching.sketches.base import normal
 
 
 def left_sketch(operator: MatrixOperator, count: int, generator: torch.Generator) -> MatrixOperator:
@@ -28,7 +28,7 @@ def left_sketch(operator: MatrixOperator, count: int, generator: torch.Generator
         ValueError: If A is not finite.
     """
     shape = (operator.num_rows, count)
-    product = operator.rmatmul(normal(shape, generator, dtype=operator.dtype, device=operator.device))
+    product = operator.rmatmul(draw_normal(shape, generator, dtype=operator.dtype, device=operator.device))
     check_finite(product)
     return as_operator(product.mT.contiguous())
 
@@ -44,4 +44,4 @@ def in_no_order(omega: Float[Tensor, "n l"], generator: torch.Generator) -> Floa
         generator: Source of the rotation.
     """
     size = (omega.shape[1],) * 2
-    return omega @ torch.linalg.qr(normal(size, generator, dtype=omega.dtype, device=omega.device)).Q
+    return omega @ torch.linalg.qr(draw_normal(size, generator, dtype=omega.dtype, device=omega.device)).Q

@@ -10,8 +10,9 @@ import math
 
 import torch
 
+from rangeformer.randomness import draw_normal
 from rangeformer.shapes import Float, Tensor
-from sketching.sketches.base import filled, normal
+from sketching.sketches.base import filled
 from sketching.sketches.row_space import leading_right_vectors
 
 NOISES = (0.03, 0.12, math.inf)
@@ -39,7 +40,7 @@ def validated_noise(
         @ torch.cat(
             [
                 filled(directions, num_columns, generator, dtype=rows.dtype),
-                normal((n, num_columns), generator, dtype=rows.dtype, device=rows.device),
+                draw_normal((n, num_columns), generator, dtype=rows.dtype, device=rows.device),
             ],
             -1,
         )

@@ -7,9 +7,10 @@ import scipy.fft
 import torch
 
 from rangeformer.operators import MatrixOperator
+from rangeformer.randomness import draw_normal
 from rangeformer.shapes import Tensor
 from rangeformer.validation import check_count
-from sketching.sketches.base import Sketch, normal
+from sketching.sketches.base import Sketch
 
 
 class Gaussian(Sketch):
@@ -25,7 +26,7 @@ class Gaussian(Sketch):
     ) -> Tensor:
         """See `Sketch.draw`."""
         shape = (operator.num_columns, num_columns)
-        return normal(shape, generator, dtype=operator.dtype, device=operator.device)
+        return draw_normal(shape, generator, dtype=operator.dtype, device=operator.device)
 
 
 class SparseSign(Sketch):

@@ -14,8 +14,9 @@ import torch
 
 from rangeformer.deprecation import warn_renamed
 from rangeformer.operators import MatrixOperator
+from rangeformer.randomness import draw_normal, draw_uniform
 from rangeformer.shapes import Float, Int, Tensor
-from sketching.sketches.base import LONG, Sketch, default_max_rows, filled, normal
+from sketching.sketches.base import LONG, Sketch, default_max_rows, filled
 from sketching.sketches.candidates import Candidate, candidates_of, untrained_random_features
 from sketching.sketches.holdout import (
     LEAST_NOISE,
@@ -214,7 +215,7 @@ def _some_entries(rows: Float[Tensor, "c n"], generator: torch.Generator) -> Int
     n = rows.shape[1]
     if n <= LONG:
         return None
-    jitter = torch.rand(LONG, generator=generator, dtype=torch.float64, device=generator.device).to(rows.device)
+    jitter = draw_uniform((LONG,), generator, dtype=torch.float64, device=rows.device)
     strata = torch.arange(LONG, dtype=torch.float64, device=rows.device) + jitter
     return (strata * (n / LONG)).long().clamp_max(n - 1)
 
@@ -226,4 +227,4 @@ def _of_entries(rows: Float[Tensor, "c n"], entries: Int[Tensor, " k"] | None) -
 
 def _noise(omega: Float[Tensor, "n l"], generator: torch.Generator) -> Tensor:
     """Of no need for digits."""
-    return normal(tuple(omega.shape), generator, dtype=torch.float32, device=omega.device).to(omega.dtype)
+    return draw_normal(tuple(omega.shape), generator, dtype=torch.float32, device=omega.device).to(omega.dtype)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 
 from rangeformer.operators import MatrixOperator
+from rangeformer.randomness import draw_order, draw_uniform
 from rangeformer.shapes import Float, Int, Tensor
 
 _FIRST = 24  # rows read before anything is decided
@@ -43,7 +44,7 @@ def uniform_rows(operator: MatrixOperator, count: int, generator: torch.Generato
         count: c, at most m.
         generator: Source.
     """
-    index = torch.randperm(operator.num_rows, generator=generator, device=generator.device)[:count].to(operator.device)
+    index = draw_order(operator.num_rows, generator, device=operator.device)[:count]
     return SampledRows(index, scaled(operator.rows(index), torch.ones_like(index, dtype=torch.float64)))
 
 
@@ -128,7 +129,7 @@ def _strata(expected: Float[Tensor, " m"], generator: torch.Generator) -> Tensor
     count = round(float(ends[-1]))
     if count == 0:
         return certain
-    jitter = torch.rand(count, generator=generator, dtype=torch.float64, device=generator.device).to(expected.device)
+    jitter = draw_uniform((count,), generator, dtype=torch.float64, device=expected.device)
     targets = (torch.arange(count, dtype=torch.float64, device=expected.device) + jitter) * (ends[-1] / count)
     drawn = torch.searchsorted(ends, targets, right=True).clamp_max(len(expected) - 1)
     return torch.cat([certain, drawn]).unique()

@@ -7,8 +7,8 @@ too deep.
 
 import torch
 
+from rangeformer.randomness import draw_normal
 from rangeformer.shapes import Float, Tensor
-from sketching.sketches.base import normal
 
 _MOST_GRAM = 256  # columns up to which R^T R is decomposed as a whole
 _OVERSAMPLES = 16  # of the iteration
@@ -56,7 +56,7 @@ def leading_eigenvectors(
     if c <= count + _MARGIN:
         values, U = torch.linalg.eigh(gram)
         return U[:, -count:].flip(-1), values[-count:].flip(-1)
-    basis = normal((c, count + _OVERSAMPLES), generator, dtype=gram.dtype, device=gram.device)
+    basis = draw_normal((c, count + _OVERSAMPLES), generator, dtype=gram.dtype, device=gram.device)
     scale = gram.diagonal().max().clamp_min(torch.finfo(gram.dtype).tiny)
     gram = gram / scale
     for _ in range(num_steps):
