@@ -27,6 +27,7 @@ from rangeformer.preconditioners.cholesky import CholeskyPreconditioner as Chole
 from rangeformer.preconditioners.columns import ColumnPreconditioner as ColumnPreconditioner
 from rangeformer.preconditioners.global_local import RangeFormerPreconditioner as RangeFormerPreconditioner
 from rangeformer.preconditioners.nystrom import NystromPreconditioner as NystromPreconditioner
+from rangeformer.preconditioners.options import BuildContext as BuildContext
 from rangeformer.preconditioners.options import NoPreconditioner as NoPreconditioner
 from rangeformer.preconditioners.options import PreconditionerOptions as PreconditionerOptions
 from rangeformer.results import ConvergenceWarning as ConvergenceWarning

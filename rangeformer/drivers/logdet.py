@@ -18,7 +18,7 @@ from rangeformer.randomness import PROBES, generator_or_default
 from rangeformer.results import InvQuadLogdet, LogDeterminant, Solution, Status, costs, drop_column, warn_unconverged
 from rangeformer.shapes import Float, Tensor
 from rangeformer.solvers.base import Stopping
-from rangeformer.solvers.choice import LearnedKrylov, canonical_fallback, canonical_method
+from rangeformer.solvers.choice import canonical_fallback, canonical_method, learned_solver
 from rangeformer.solvers.iterative import BlockLanczos, automatic
 from rangeformer.solvers.logdet_estimate import (
     DEFAULT_NUM_PROBES,
@@ -84,8 +84,7 @@ def logdet(
     name = canonical_method(method)
     if name not in _METHODS:
         raise ValueError(f"`method` must be one of {_METHODS}. Got {method!r}.")
-    learned = LearnedKrylov(model, num_loops)
-    learned.resolved()
+    learned = learned_solver(model, num_loops, is_chosen=name == "learned-krylov")
     check_square(operator)
     if name == "learned-krylov":
         check_tolerance("rtol", rtol)
@@ -93,19 +92,16 @@ def logdet(
     stopping = Stopping(rtol, max_iterations, canonical_fallback(fallback))
     check_count("num_probes", num_probes, least=1, optional=True)
     check_preconditioner(preconditioner)
-    generator = generator_or_default(generator, PROBES)
     before = operator.reads.snapshot()
     check_symmetric(operator)
     with torch.no_grad():
-        num_rhs = num_probes or DEFAULT_NUM_PROBES
-        P = build_preconditioner(operator, preconditioner, num_rhs=num_rhs, generator=generator)
-        probes = draw_probes(operator, num_probes, generator)
+        P, probes = _preconditioner_and_probes(operator, preconditioner, 0, num_probes, generator)
         estimate = estimate_logdet(operator, P, probes, probe_rtol=rtol, max_iterations=max_iterations)
     differentiable = torch.is_grad_enabled() and operator.requires_grad
     estimate, used = _or_cholesky(operator, estimate, stopping, differentiable=differentiable)
     value = estimate.logdet.to(operator.dtype)
     if differentiable:
-        surrogate, _ = logdet_surrogate(operator, P, **_gradient_parts(estimate))
+        surrogate, _ = logdet_surrogate(operator, P, estimate)
         value = ValueWithGradient.apply(value, surrogate)
     return _log_determinant(value, estimate, P, used, operator, before)
 
@@ -159,14 +155,11 @@ def inv_quad_logdet(
     check_tolerance("probe_rtol", probe_rtol)
     check_count("num_probes", num_probes, least=1, optional=True)
     check_preconditioner(preconditioner)
-    generator = generator_or_default(generator, PROBES)
     before = operator.reads.snapshot()
     check_symmetric(operator)
     with torch.no_grad():
-        num_rhs = columns.shape[-1] + (num_probes or DEFAULT_NUM_PROBES)
-        P = build_preconditioner(operator, preconditioner, num_rhs=num_rhs, generator=generator)
-        probes = draw_probes(operator, num_probes, generator)
         known = columns.detach()
+        P, probes = _preconditioner_and_probes(operator, preconditioner, known.shape[-1], num_probes, generator)
         estimate, start = estimate_logdet_and_solve(
             operator, known, P, probes, rtol=rtol, probe_rtol=probe_rtol, max_iterations=max_iterations
         )
@@ -177,8 +170,7 @@ def inv_quad_logdet(
         inv_quad = _quadratic_form(operator, known, refined.value)
     value = estimate.logdet.to(operator.dtype)
     if differentiable:
-        parts = _gradient_parts(estimate)
-        surrogate, quadratic = logdet_surrogate(operator, P, solution=refined.value, rhs=columns, **parts)
+        surrogate, quadratic = logdet_surrogate(operator, P, estimate, solution=refined.value, rhs=columns)
         inv_quad = ValueWithGradient.apply(inv_quad, quadratic)
         value = ValueWithGradient.apply(value, surrogate)
     log_determinant = _log_determinant(value, estimate, P, used, operator, before)
@@ -203,6 +195,20 @@ def inv_quad_logdet(
         solution=drop_column(solution) if rhs.dim() == 1 else solution,
         log_determinant=log_determinant,
     )
+
+
+def _preconditioner_and_probes(
+    operator: MatrixOperator,
+    preconditioner: str | PreconditionerOptions | Preconditioner | None,
+    num_columns: int,
+    num_probes: int | None,
+    generator: torch.Generator | None,
+) -> tuple[Preconditioner, Float[Tensor, "*batch n m"]]:
+    """P for all columns that will share a space, and then the probes, from one stream."""
+    generator = generator_or_default(generator, PROBES)
+    num_rhs = num_columns + (num_probes or DEFAULT_NUM_PROBES)
+    P = build_preconditioner(operator, preconditioner, num_rhs=num_rhs, generator=generator)
+    return P, draw_probes(operator, num_probes, generator)
 
 
 def _or_cholesky(
@@ -231,15 +237,6 @@ def _quadratic_form(operator: MatrixOperator, rhs: Tensor, solution: Tensor) -> 
         )
     # A positive form that overflows is infinite, also where infinity minus infinity made it NaN.
     return torch.where(finite, value, torch.full_like(value, torch.inf))
-
-
-def _gradient_parts(estimate: LogdetEstimate) -> dict[str, Tensor]:
-    return {
-        "left": estimate.left,
-        "right": estimate.right,
-        "beta": estimate.beta,
-        "deflated": estimate.deflated,
-    }
 
 
 def _log_determinant(

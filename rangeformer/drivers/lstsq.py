@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 
-from rangeformer.krylov.certificate import column_norms, powers_of_two
+from rangeformer.krylov.certificate import ScaledColumns, column_norms
 from rangeformer.models.learned_krylov import LearnedKrylovModel
 from rangeformer.operators import as_operator
 from rangeformer.results import LeastSquares, costs, warn_unconverged
@@ -58,18 +58,15 @@ def lstsq(
     answering = check_learned_krylov(model)
     loops = check_loops(num_loops, answering)
     before = operator.reads.snapshot()
-    # Columns of size one, or squares of tiny and huge ones would leave the range of floating point.
-    size = powers_of_two(columns)
-    wide = columns.to(torch.float64) / size
-    norms = torch.linalg.vector_norm(wide, dim=-2, keepdim=True)
-    norms = torch.where(norms > 0, norms, torch.ones_like(norms))
+    scaled = ScaledColumns.of(columns)
     with torch.no_grad():
-        unit = (wide / norms).to(operator.dtype)
+        unit = scaled.units(operator.dtype)
         space = answering.least_squares_space(operator, unit, num_loops=loops, generator=generator)
         rank_rtol = max(operator.shape[-2:]) * torch.finfo(operator.dtype).eps
         coefficients = space.minimal_residual(unit, rank_rtol=rank_rtol)
-        value = (space.combine(coefficients) * norms * size).to(operator.dtype)
-        residual = (wide - operator.matmul_precise(value.to(torch.float64) / size)) / norms
+        value = scaled.restored(space.combine(coefficients)).to(operator.dtype)
+        residual = scaled.vectors - operator.matmul_precise(value.to(torch.float64) / scaled.size)
+        residual = residual / scaled.norms.unsqueeze(-2)
         residual_norms = torch.linalg.vector_norm(residual, dim=-2)
         gradient = column_norms(operator.rmatmul(residual.to(operator.dtype)))
         largest = torch.linalg.matrix_norm(space.images.to(torch.float64), ord=2).unsqueeze(-1)
@@ -82,8 +79,7 @@ def lstsq(
         worst = float((gradient_norms / residual_norms)[~converged].max())
         message = (
             f"Not converged: ||A^T r|| / (||A|| ||r||) is {worst:.1e} > rtol={rtol:.1e} after {loops} loops. Allow "
-            "more loops, or "
-            "a looser rtol if A is very ill-conditioned."
+            "more loops, or a looser rtol if A is very ill-conditioned."
         )
         warn_unconverged(message, stacklevel=3)
     vector = rhs.dim() == 1

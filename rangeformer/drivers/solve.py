@@ -13,7 +13,7 @@ from rangeformer.preconditioners.options import PreconditionerOptions
 from rangeformer.results import Solution, costs, drop_column
 from rangeformer.shapes import Float, Tensor
 from rangeformer.solvers.base import Solver, Stopping
-from rangeformer.solvers.choice import LearnedKrylov, canonical_fallback, resolve_solver
+from rangeformer.solvers.choice import LearnedKrylov, canonical_fallback, canonical_method, resolve_solver
 from rangeformer.solvers.iterative import automatic
 from rangeformer.solvers.refinement import refine
 from rangeformer.validation import check_rhs, check_square, check_symmetric, like
@@ -75,7 +75,7 @@ def linear_solve(
     columns = check_rhs(operator, rhs)
     stopping = Stopping(rtol, max_iterations, canonical_fallback(fallback))
     check_preconditioner(preconditioner)
-    solver = resolve_solver(method, model, num_loops)
+    solver = resolve_solver(canonical_method(method), model, num_loops)
     if isinstance(solver, LearnedKrylov):
         solution = solver.solve(operator, columns, stopping, generator)
         return drop_column(solution) if rhs.dim() == 1 else solution

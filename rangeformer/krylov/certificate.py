@@ -1,6 +1,7 @@
 """The certificate of a solve: its residual, recomputed from the value, and a dense answer where that is better."""
 
 import math
+from dataclasses import dataclass
 
 import torch
 
@@ -13,6 +14,40 @@ def powers_of_two(rhs: Tensor) -> Float[Tensor, "*batch 1 k"]:
     """A power of two near the largest entry of every column: dividing by it changes no digit."""
     peak = rhs.abs().to(torch.float64).amax(-2, keepdim=True)
     return torch.exp2(torch.frexp(peak).exponent.to(torch.float64) - 1)
+
+
+@dataclass(frozen=True)
+class ScaledColumns:
+    """Right-hand sides of size one: squares of tiny and huge ones would leave the range of floating point.
+
+    Attributes:
+        size: `(*batch, 1, k)` powers of two near the largest entry of every column.
+        vectors: `(*batch, n, k)` the columns over `size`, float64.
+        norms: `(*batch, k)` of `vectors`; one for zero columns.
+        is_zero: `(*batch, k)` columns that are zero.
+    """
+
+    size: Float[Tensor, "*batch 1 k"]
+    vectors: Float[Tensor, "*batch n k"]
+    norms: Float[Tensor, "*batch k"]
+    is_zero: Bool[Tensor, "*batch k"]
+
+    @classmethod
+    def of(cls, rhs: Float[Tensor, "*batch n k"]) -> "ScaledColumns":
+        """Scale these."""
+        size = powers_of_two(rhs)
+        vectors = rhs.to(torch.float64) / size
+        norms = torch.linalg.vector_norm(vectors, dim=-2)
+        is_zero = ~(norms > 0)
+        return cls(size, vectors, torch.where(is_zero, torch.ones_like(norms), norms), is_zero)
+
+    def units(self, dtype: torch.dtype) -> Float[Tensor, "*batch n k"]:
+        """The columns at norm one (or zero)."""
+        return (self.vectors / self.norms.unsqueeze(-2)).to(dtype)
+
+    def restored(self, units: Float[Tensor, "*batch m k"]) -> Float[Tensor, "*batch m k"]:
+        """What belongs to the columns themselves, of what belongs to `units`; float64."""
+        return units.to(torch.float64) * self.norms.unsqueeze(-2) * self.size
 
 
 def column_norms(vectors: Float[Tensor, "*batch n k"]) -> Float[Tensor, "*batch k"]:

@@ -137,6 +137,18 @@ class Preconditioner:
         """tr(S A S^T), without reading A again; None if it is not known."""
         return self._trace
 
+    def quadratic_of_rows(self, operator: MatrixOperator) -> Float[Tensor, "*batch n"]:
+        """s_i^T A s_i for every row s_i of S, float64, with the graph back to what A is built from.
+
+        Args:
+            operator: A; S must be a `LocalFactor`.
+        """
+        assert isinstance(self.local, LocalFactor)
+        index, values = self.local.rows()
+        blocks = operator.blocks(index, index).to(torch.float64)
+        values = values.to(torch.float64)
+        return torch.einsum("...qi,...qij,...qj->...q", values, blocks, values)
+
 
 def scaled_identity(like: Float[Tensor, "*batch n"]) -> Preconditioner:
     """P = I: no preconditioning, in the same form as all others."""

@@ -10,8 +10,8 @@ from rangeformer.preconditioners.base import Preconditioner, Structure
 from rangeformer.preconditioners.cholesky import CholeskyPreconditioner
 from rangeformer.preconditioners.columns import ColumnPreconditioner
 from rangeformer.preconditioners.global_local import RangeFormerPreconditioner
-from rangeformer.preconditioners.nystrom import NystromPreconditioner
-from rangeformer.preconditioners.options import NoPreconditioner, PreconditionerOptions
+from rangeformer.preconditioners.nystrom import NystromPreconditioner, from_products
+from rangeformer.preconditioners.options import BuildContext, NoPreconditioner, PreconditionerOptions
 from rangeformer.randomness import PRECONDITIONER, generator_or_default
 from rangeformer.validation import check_count, check_square
 
@@ -76,7 +76,10 @@ def build_preconditioner(
     generator = generator_or_default(generator, PRECONDITIONER)
     options = _resolve(preconditioner).changed(num_columns=num_columns, num_neighbors=num_neighbors, model=model)
     with torch.no_grad():
-        return options.build(operator, num_rhs=num_rhs, structure=structure, generator=generator)
+        if not operator.has_entries and options.sketch_rank is not None:
+            name = f"{options.name} (products only: nystrom)"
+            return from_products(operator, options.sketch_rank, generator, name=name)
+        return options.build(operator, BuildContext(num_rhs, structure, generator))
 
 
 def check_preconditioner(preconditioner: object) -> None:

@@ -11,9 +11,8 @@ import torch
 
 from rangeformer.dense_factorisation import MAX_ROWS
 from rangeformer.operators import DenseOperator, MatrixOperator
-from rangeformer.preconditioners.base import Preconditioner, Structure
-from rangeformer.preconditioners.nystrom import from_products
-from rangeformer.preconditioners.options import CLASSICAL_RANK, PreconditionerOptions
+from rangeformer.preconditioners.base import Preconditioner
+from rangeformer.preconditioners.options import CLASSICAL_RANK, BuildContext, PreconditionerOptions
 from rangeformer.shapes import Float, Tensor
 
 # A solve by blocks costs some dozen passes: 2 n^2 each for every column, against n^3 / 3 once. The factor 64 leaves
@@ -31,21 +30,17 @@ class CholeskyPreconditioner(PreconditionerOptions):
         """As results call it."""
         return "cholesky"
 
-    def build(
-        self,
-        operator: MatrixOperator,
-        *,
-        num_rhs: int = 1,
-        structure: Structure | None = None,
-        generator: torch.Generator | None = None,
-    ) -> Preconditioner:
+    @property
+    def sketch_rank(self) -> int:
+        """A factor needs entries; a sketch does not."""
+        return CLASSICAL_RANK
+
+    def build(self, operator: MatrixOperator, context: BuildContext) -> Preconditioner:
         """The factor.
 
         Raises:
             ValueError: A is not dense, or not positive definite in its precision.
         """
-        if not operator.has_entries:
-            return from_products(operator, CLASSICAL_RANK, generator, name=f"{self.name} (products only: nystrom)")
         if not isinstance(operator, DenseOperator):
             raise ValueError(
                 f"`preconditioner` 'cholesky' needs a dense `A`. Got {type(operator).__name__}; choose 'rangeformer' "

@@ -1,22 +1,19 @@
 """F F^T + noise from pivoted columns: the classical preconditioners of kernel matrices."""
 
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 
 from rangeformer.operators import MatrixOperator
-from rangeformer.preconditioners.base import Preconditioner, Structure
+from rangeformer.preconditioners.base import Preconditioner
 from rangeformer.preconditioners.local import diagonal_factor
-from rangeformer.preconditioners.nystrom import from_products
-from rangeformer.preconditioners.options import CLASSICAL_RANK, PreconditionerOptions
+from rangeformer.preconditioners.options import CLASSICAL_RANK, BuildContext, RankedOptions
 from rangeformer.preconditioners.pilot import pilot
 from rangeformer.preconditioners.pivoted import RULES, pivoted_cholesky
-from rangeformer.validation import check_count
 
 
 @dataclass(frozen=True)
-class ColumnPreconditioner(PreconditionerOptions):
+class ColumnPreconditioner(RankedOptions):
     """F F^T + noise from pivoted columns (Chen et al. 2025 random, GPyTorch's default greedy).
 
     The diagonal of the residual is deliberately left out, as it slows both tested kernels.
@@ -36,26 +33,18 @@ class ColumnPreconditioner(PreconditionerOptions):
 
     def check(self) -> None:
         """Check rank and rule."""
-        check_count("rank", self.rank, least=0)
+        super().check()
         if self.rule not in RULES:
             raise ValueError(f"`rule` must be one of {RULES}. Got {self.rule!r}.")
 
-    def changed(self, **choices: Any) -> "ColumnPreconditioner":
-        """With another rank."""
-        rank = choices.get("num_columns")
-        return self if rank is None else replace(self, rank=rank)
+    @property
+    def sketch_rank(self) -> int:
+        """As many columns of a sketch."""
+        return self.rank
 
-    def build(
-        self,
-        operator: MatrixOperator,
-        *,
-        num_rhs: int = 1,
-        structure: Structure | None = None,
-        generator: torch.Generator | None = None,
-    ) -> Preconditioner:
-        """The pilot's noise and `rank` columns; a sketch where A has no entries to read."""
-        if not operator.has_entries:
-            return from_products(operator, self.rank, generator, name=f"{self.name} (products only: nystrom)")
+    def build(self, operator: MatrixOperator, context: BuildContext) -> Preconditioner:
+        """The pilot's noise and `rank` columns."""
+        generator = context.generator
         noise = pilot(operator, generator=generator).noise
         pivoted = pivoted_cholesky(operator, self.rank, noise=noise, rule=self.rule, generator=generator)
         exact = operator.diagonal() - pivoted.factor.square().sum(-1)

@@ -15,9 +15,8 @@ from rangeformer.preconditioners.budget import choose_budget
 from rangeformer.preconditioners.cholesky import cholesky_preconditioner, is_cheaper
 from rangeformer.preconditioners.local import local_factor
 from rangeformer.preconditioners.neighbors import nearest_earlier, strongest
-from rangeformer.preconditioners.nystrom import from_products
-from rangeformer.preconditioners.options import CLASSICAL_RANK, PreconditionerOptions
-from rangeformer.preconditioners.pilot import pilot, stated_noise
+from rangeformer.preconditioners.options import CLASSICAL_RANK, BuildContext, PreconditionerOptions
+from rangeformer.preconditioners.pilot import floored_noise, pilot
 from rangeformer.preconditioners.pivoted import PivotedFactor, pivoted_cholesky
 from rangeformer.randomness import draw_order
 from rangeformer.shapes import Float, Int, Tensor
@@ -56,28 +55,23 @@ class RangeFormerPreconditioner(PreconditionerOptions):
         """With other counts or another model."""
         return replace(self, **{name: value for name, value in choices.items() if value is not None})
 
-    def build(
-        self,
-        operator: MatrixOperator,
-        *,
-        num_rhs: int = 1,
-        structure: Structure | None = None,
-        generator: torch.Generator | None = None,
-    ) -> Preconditioner:
-        """P from what the budget allows; the Cholesky factor where that is cheaper, a sketch where A has no entries."""
-        if not operator.has_entries:
-            # Without entries there are no columns and no neighbours to read: the sketch is the global part.
-            rank = CLASSICAL_RANK if self.num_columns is None else self.num_columns
-            return from_products(operator, rank, generator, name=f"{self.name} (products only: nystrom)")
-        if self.num_columns is self.num_neighbors is None and is_cheaper(operator, num_rhs):
+    @property
+    def sketch_rank(self) -> int:
+        """Without entries there are no columns and no neighbours to read: the sketch is the global part."""
+        return CLASSICAL_RANK if self.num_columns is None else self.num_columns
+
+    def build(self, operator: MatrixOperator, context: BuildContext) -> Preconditioner:
+        """P from what the budget allows; the Cholesky factor where that is cheaper."""
+        generator = context.generator
+        if self.num_columns is self.num_neighbors is None and is_cheaper(operator, context.num_rhs):
             exact = cholesky_preconditioner(operator)
             if exact is not None:
                 return exact
-        if structure is not None:
-            return self._reusing(operator, structure, generator)
+        if context.structure is not None:
+            return self._reusing(operator, context.structure, generator)
         sample = pilot(operator, generator=generator)
         counts = {"num_columns": self.num_columns, "num_neighbors": self.num_neighbors}
-        budget = choose_budget(operator, sample, num_rhs, **counts)
+        budget = choose_budget(operator, sample, context.num_rhs, **counts)
         pivoted = pivoted_cholesky(operator, budget.num_columns, noise=sample.noise, generator=generator)
         exact, residual = _residual(operator, pivoted, sample.noise)
         model = self.model if self.trained else RangeFormer.untrained()
@@ -90,9 +84,10 @@ class RangeFormerPreconditioner(PreconditionerOptions):
     ) -> Preconditioner:
         """Pivots and neighbours as given; nothing is left for a pilot to decide but a noise that nobody states."""
         _check_structure(structure, operator)
-        noise = stated_noise(operator)
-        if noise is None:
+        if operator.noise is None:
             noise = pilot(operator, generator=generator).noise
+        else:
+            noise = floored_noise(operator, operator.diagonal())
         pivoted = pivoted_cholesky(
             operator, structure.pivots.shape[-1], noise=noise, pivots=structure.pivots, generator=generator
         )

@@ -4,21 +4,19 @@
 shift, so that the two share no more than the formula.
 """
 
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 
 from rangeformer.operators import MatrixOperator
-from rangeformer.preconditioners.base import Preconditioner, Structure
+from rangeformer.preconditioners.base import Preconditioner
 from rangeformer.preconditioners.local import diagonal_factor
-from rangeformer.preconditioners.options import CLASSICAL_RANK, NoPreconditioner, PreconditionerOptions
+from rangeformer.preconditioners.options import CLASSICAL_RANK, BuildContext, NoPreconditioner, RankedOptions
 from rangeformer.randomness import draw_normal
-from rangeformer.validation import check_count
 
 
 @dataclass(frozen=True)
-class NystromPreconditioner(PreconditionerOptions):
+class NystromPreconditioner(RankedOptions):
     """Randomised Nystrom with a Gaussian sketch (Frangella, Tropp & Udell 2023, Algorithms 2.1 and 5.1).
 
     Attributes:
@@ -32,25 +30,9 @@ class NystromPreconditioner(PreconditionerOptions):
         """As results call it."""
         return "nystrom"
 
-    def check(self) -> None:
-        """Check the rank."""
-        check_count("rank", self.rank, least=0)
-
-    def changed(self, **choices: Any) -> "NystromPreconditioner":
-        """With another rank."""
-        rank = choices.get("num_columns")
-        return self if rank is None else replace(self, rank=rank)
-
-    def build(
-        self,
-        operator: MatrixOperator,
-        *,
-        num_rhs: int = 1,
-        structure: Structure | None = None,
-        generator: torch.Generator | None = None,
-    ) -> Preconditioner:
+    def build(self, operator: MatrixOperator, context: BuildContext) -> Preconditioner:
         """One pass over A."""
-        return from_products(operator, self.rank, generator)
+        return from_products(operator, self.rank, context.generator)
 
 
 def from_products(
@@ -67,7 +49,7 @@ def from_products(
     n = operator.num_rows
     rank = min(rank, n)
     if rank == 0:
-        return NoPreconditioner().build(operator)
+        return NoPreconditioner().build(operator, BuildContext())
     shape = (*operator.batch_shape, n, rank)
     omega = torch.linalg.qr(draw_normal(shape, generator, dtype=operator.dtype, device=operator.device)).Q
     image = operator.matmul(omega).to(torch.float64)

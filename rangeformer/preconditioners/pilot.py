@@ -55,7 +55,7 @@ def pilot(operator: MatrixOperator, *, generator: torch.Generator | None = None)
     diagonal = operator.diagonal()
     n = operator.num_rows
     floor = _rounding_floor(operator, diagonal)
-    known = None if operator.noise is None else torch.maximum(operator.noise.detach(), floor)
+    known = None if operator.noise is None else floored_noise(operator, diagonal)
     k = min(_NUM_NEIGHBORS, n - 1)
     if k == 0:
         return Pilot(floor if known is None else known, 1.0, 0.0, 0.0)
@@ -89,15 +89,15 @@ def pilot(operator: MatrixOperator, *, generator: torch.Generator | None = None)
     return Pilot(noise=noise, spread=1 + largest, unexplained=unexplained, neighbor_gain=neighbor_gain)
 
 
-def stated_noise(operator: MatrixOperator) -> Float[Tensor, "*batch n"] | None:
-    """The noise that A states, at least at rounding level; None if it states none.
+def floored_noise(operator: MatrixOperator, diagonal: Float[Tensor, "*batch n"]) -> Float[Tensor, "*batch n"]:
+    """The noise that A states, at least at rounding level.
 
     Args:
-        operator: A; its diagonal is read.
+        operator: A, with a stated noise.
+        diagonal: Of A.
     """
-    if operator.noise is None:
-        return None
-    return torch.maximum(operator.noise.detach(), _rounding_floor(operator, operator.diagonal()))
+    assert operator.noise is not None
+    return torch.maximum(operator.noise.detach(), _rounding_floor(operator, diagonal))
 
 
 def _rounding_floor(operator: MatrixOperator, diagonal: Tensor) -> Tensor:

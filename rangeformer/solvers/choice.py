@@ -73,11 +73,11 @@ class LearnedKrylov:
         return logdet_by_model(operator, model, num_loops=num_loops, rtol=rtol, generator=generator)
 
 
-def resolve_solver(method: object, model: LoopedModel | None, num_loops: int | None) -> Solver | LearnedKrylov | None:
+def resolve_solver(method: Any, model: LoopedModel | None, num_loops: int | None) -> Solver | LearnedKrylov | None:
     """The solver that `method` names, None for "auto".
 
     Args:
-        method: A name, or a solver as a value.
+        method: A name in today's words, or a solver as a value.
         model: Of "learned-krylov".
         num_loops: Of "learned-krylov".
 
@@ -85,15 +85,32 @@ def resolve_solver(method: object, model: LoopedModel | None, num_loops: int | N
         TypeError: `model` is no `LoopedModel`.
         ValueError: Unknown name.
     """
-    learned = LearnedKrylov(model, num_loops)
-    learned.resolved()
-    if isinstance(method, (Solver, LearnedKrylov)):
+    name = None if isinstance(method, (Solver, LearnedKrylov)) else method
+    learned = learned_solver(model, num_loops, is_chosen=name == "learned-krylov")
+    if name is None:
         return method
-    name = canonical_method(method)
     known = {"auto": None, "cg": CG(), "block-cg": BlockLanczos(), "learned-krylov": learned}
     if name not in known:
         raise ValueError(f"`method` must be one of {METHODS}, or a rangeformer.Solver. Got {method!r}.")
     return known[name]
+
+
+def learned_solver(model: LoopedModel | None, num_loops: int | None, *, is_chosen: bool) -> LearnedKrylov:
+    """The learned solver, its arguments checked where given; the shipped weights are read only if it is chosen.
+
+    Args:
+        model: The caller's model, or None.
+        num_loops: The caller's choice, or None.
+        is_chosen: Whether it will solve.
+
+    Raises:
+        TypeError: `model` is no `LoopedModel`.
+        ValueError: `num_loops` is no positive integer.
+    """
+    learned = LearnedKrylov(model, num_loops)
+    if is_chosen or model is not None or num_loops is not None:
+        learned.resolved()
+    return learned
 
 
 def canonical_method(method: Any) -> Any:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from rangeformer.krylov.block_lanczos import BlockKrylov
-from rangeformer.krylov.conjugate_gradients import Iterate, Recurrence, advance, begin
+from rangeformer.krylov.conjugate_gradients import Iterate, Recurrence, advance, begin, conjugate_gradients
 from rangeformer.krylov.expansion import MAX_BLOCK, GalerkinSolution, krylov_space
 from rangeformer.shapes import Bool, Float, Tensor
 from rangeformer.solvers.base import Solver, System
@@ -42,6 +42,16 @@ class CG(Solver):
     def indefinite(self, system: System, state: Recurrence) -> Bool[Tensor, "*batch k"]:
         """Columns frozen at negative curvature."""
         return state.indefinite
+
+    def run(self, system: System, max_iterations: int) -> Iterate:
+        """As the base class, in the algorithm's own loop, which asks once a step which columns move."""
+        return conjugate_gradients(
+            system.operator.matmul,
+            system.rhs,
+            system.preconditioner.solve,
+            target_norms=system.targets.to(system.rhs.dtype),
+            max_iterations=max_iterations,
+        )
 
 
 @dataclass

@@ -7,7 +7,7 @@ import torch
 
 from rangeformer.autograd import Adjoint
 from rangeformer.dense_factorisation import may_solve_directly
-from rangeformer.krylov.certificate import directly_where_better, powers_of_two, relative_residuals
+from rangeformer.krylov.certificate import ScaledColumns, directly_where_better, relative_residuals
 from rangeformer.models.checkpoint import SHIPPED, load
 from rangeformer.models.learned_krylov import LearnedKrylovModel
 from rangeformer.models.looped_model import LoopedModel
@@ -113,17 +113,12 @@ def _solve(
     fallback: str | None,
     generator: torch.Generator | None,
 ) -> Solution:
-    # Columns of size one, or squares of tiny and huge ones would leave the range of floating point.
-    size = powers_of_two(rhs)
-    wide = rhs.to(torch.float64) / size
-    norms = torch.linalg.vector_norm(wide, dim=-2)
-    scale = torch.where(norms > 0, norms, torch.ones_like(norms))
-    unit = (wide / scale.unsqueeze(-2)).to(operator.dtype)
-    answer = model.solve(operator, unit, num_loops=num_loops, generator=generator)
-    value = (answer.to(torch.float64) * scale.unsqueeze(-2) * size).to(operator.dtype)
-    value = torch.where(
-        value.isfinite().all(-2, keepdim=True) & (norms > 0).unsqueeze(-2), value, torch.zeros_like(value)
-    )
+    scaled = ScaledColumns.of(rhs)
+    wide, size, scale = scaled.vectors, scaled.size, scaled.norms
+    answer = model.solve(operator, scaled.units(operator.dtype), num_loops=num_loops, generator=generator)
+    value = scaled.restored(answer).to(operator.dtype)
+    usable = value.isfinite().all(-2, keepdim=True) & ~scaled.is_zero.unsqueeze(-2)
+    value = torch.where(usable, value, torch.zeros_like(value))
     relative, _ = relative_residuals(operator, wide, value.to(torch.float64) / size, scale, rtol)
     converged, used_fallback = relative <= rtol, None
     cause, message = Status.CONVERGED, Status.CONVERGED.value

@@ -19,14 +19,13 @@ import torch
 
 from rangeformer.dense_factorisation import direct_logdet, may_solve_directly
 from rangeformer.krylov.block_lanczos import BlockKrylov
-from rangeformer.krylov.certificate import powers_of_two
+from rangeformer.krylov.certificate import ScaledColumns
 from rangeformer.krylov.expansion import GalerkinSolution, expand_until, krylov_space
 from rangeformer.operators import MatrixOperator
 from rangeformer.preconditioners.base import Preconditioner
 from rangeformer.randomness import draw_signs
 from rangeformer.results import Status
 from rangeformer.shapes import Float, Tensor
-from rangeformer.solvers.logdet_gradient import quadratic_of_rows
 
 DEFAULT_NUM_PROBES = 15
 # Up to this size unit vectors instead of random probes make the result exact for less than an estimate would cost.
@@ -122,11 +121,8 @@ def estimate_logdet_and_solve(
         The estimate, and the solution (zero where the space has none), to be verified.
     """
     k = rhs.shape[-1]
-    size = powers_of_two(rhs)
-    unit = rhs.to(torch.float64) / size
-    scale = torch.linalg.vector_norm(unit, dim=-2, keepdim=True)
-    scale = torch.where(scale > 0, scale, torch.ones_like(scale))
-    unit, scale = (unit / scale).to(rhs.dtype), scale * size
+    scaled = ScaledColumns.of(rhs)
+    unit = scaled.units(rhs.dtype)
     krylov = krylov_space(operator, P, torch.cat([P.whiten(unit), probes], -1))
     converged = expand_until(krylov, _probes_converged(krylov, probes, k, probe_rtol), max_iterations)
     if not krylov.has_solution:
@@ -134,7 +130,7 @@ def estimate_logdet_and_solve(
     targets = torch.full((*rhs.shape[:-2], k), 0.5 * rtol, dtype=rhs.dtype, device=rhs.device)
     solution = GalerkinSolution(krylov, P, unit, targets)
     expand_until(krylov, solution.finished, max_iterations)
-    return _estimate(operator, P, krylov, probes, k, converged), solution.value().to(torch.float64) * scale
+    return _estimate(operator, P, krylov, probes, k, converged), scaled.restored(solution.value())
 
 
 def estimate_by_cholesky(operator: MatrixOperator, failed: LogdetEstimate, *, differentiable: bool) -> LogdetEstimate:
@@ -223,7 +219,7 @@ def _trace_local(operator: MatrixOperator, P: Preconditioner) -> Tensor | None:
     """tr(S A S^T): known since P was built if that was from this very A, else read from the blocks of A."""
     if P.was_built_from(operator):
         return P.trace_local()
-    return quadratic_of_rows(operator, P).sum(-1) if operator.has_entries else None
+    return P.quadratic_of_rows(operator).sum(-1) if operator.has_entries else None
 
 
 def _regression(krylov: BlockKrylov, k: int) -> Tensor:

@@ -8,18 +8,15 @@ import torch
 
 from rangeformer.operators import MatrixOperator
 from rangeformer.preconditioners.base import Preconditioner
-from rangeformer.preconditioners.local import LocalFactor
 from rangeformer.shapes import Float, Tensor
+from rangeformer.solvers.logdet_estimate import LogdetEstimate
 
 
 def logdet_surrogate(
     operator: MatrixOperator,
     P: Preconditioner,
+    estimate: LogdetEstimate,
     *,
-    left: Float[Tensor, "*batch n m"],
-    right: Float[Tensor, "*batch n m"],
-    beta: Float[Tensor, "*batch"],
-    deflated: Float[Tensor, "*batch n r"],
     solution: Float[Tensor, "*batch n k"] | None = None,
     rhs: Float[Tensor, "*batch n k"] | None = None,
 ) -> tuple[Float[Tensor, "*batch"], Float[Tensor, "*batch"] | None]:
@@ -31,33 +28,22 @@ def logdet_surrogate(
     Args:
         operator: A, read with its graph.
         P: The preconditioner of the estimate.
-        left: See `LogdetEstimate`.
-        right: See `LogdetEstimate`.
-        beta: See `LogdetEstimate`.
-        deflated: See `LogdetEstimate`.
+        estimate: The estimate.
         solution: X, without a graph; None for the log-determinant alone.
         rhs: Right-hand sides, with their graph; None as `solution`.
 
     Returns:
         The log-determinant's surrogate, and the quadratic form's or None.
     """
+    deflated, right, beta = estimate.deflated, estimate.right, estimate.beta
     r, m = deflated.shape[-1], right.shape[-1]
     images = operator.matmul(torch.cat([deflated, right] + ([] if solution is None else [solution]), -1))
     quadratic = None
     if solution is not None and rhs is not None:
         quadratic = (2 * rhs * solution - solution * images[..., r + m :]).sum((-1, -2))
-    stochastic = (left * images[..., r : r + m]).sum((-1, -2))
+    stochastic = (estimate.left * images[..., r : r + m]).sum((-1, -2))
     if not bool((beta != 0).any()):
         return stochastic, quadratic
     removed = (deflated * images[..., :r]).sum((-1, -2))
-    local = quadratic_of_rows(operator, P).sum(-1).to(removed.dtype)
+    local = P.quadratic_of_rows(operator).sum(-1).to(removed.dtype)
     return stochastic + beta.to(local.dtype) * (local - removed), quadratic
-
-
-def quadratic_of_rows(operator: MatrixOperator, P: Preconditioner) -> Float[Tensor, "*batch n"]:
-    """s_i^T A s_i for every row s_i of S, float64, with the graph back to what A is built from."""
-    assert isinstance(P.local, LocalFactor)
-    index, values = P.local.rows()
-    blocks = operator.blocks(index, index).to(torch.float64)
-    values = values.to(torch.float64)
-    return torch.einsum("...qi,...qij,...qj->...q", values, blocks, values)

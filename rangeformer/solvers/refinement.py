@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 
 from rangeformer.dense_factorisation import may_solve_directly
-from rangeformer.krylov.certificate import directly_where_better, needs_precision, powers_of_two, relative_residuals
+from rangeformer.krylov.certificate import ScaledColumns, directly_where_better, needs_precision, relative_residuals
 from rangeformer.krylov.conjugate_gradients import Iterate
 from rangeformer.operators import MatrixOperator
 from rangeformer.preconditioners.base import Preconditioner
@@ -95,10 +95,8 @@ class _Refinement:
 
     def __init__(self, operator: MatrixOperator, rhs: Tensor, rtol: float, start: Tensor | None):
         self.operator, self.rtol = operator, rtol
-        self.size = powers_of_two(rhs)
-        self.rhs = rhs.to(torch.float64) / self.size
-        norms = torch.linalg.vector_norm(self.rhs, dim=-2)
-        self.scale = torch.where(norms > 0, norms, torch.ones_like(norms))
+        scaled = ScaledColumns.of(rhs)
+        self.size, self.rhs, self.scale = scaled.size, scaled.vectors, scaled.norms
         self.value = torch.zeros_like(self.rhs) if start is None else start.to(torch.float64) / self.size
         self.relative, self.residual = self.residual_of(self.value)
         if start is not None:

@@ -196,7 +196,7 @@ class SketchTask(Task):
             "best rank-r approximation, after one pass, divided by that of the untrained sketch",
             "worst": "the largest of these ratios",
         }
-        return {"training_laws": {"all": self.laws, "documented_in": "rangeformer/structured"}, "meaning": meaning}
+        return {"training_laws": {"all": self.laws, "documented_in": "rangeformer/distributions"}, "meaning": meaning}
 
 
 def draw_target(distribution: str, shape: tuple[int, int], generator: torch.Generator) -> Tensor:

@@ -186,7 +186,7 @@ class FeaturesTask(Task):
             "kernel": self.training_distributions(kernels=True),
             "other": self.training_distributions(kernels=False),
         }
-        return {"training_laws": {**laws, "documented_in": "rangeformer/structured"}, "meaning": FIGURES_MEAN}
+        return {"training_laws": {**laws, "documented_in": "rangeformer/distributions"}, "meaning": FIGURES_MEAN}
 
 
 @torch.no_grad()

@@ -155,7 +155,7 @@ class GalerkinTask(Task):
             "untrained one",
             "worst": "the largest of these ratios",
         }
-        return {"training_laws": {"all": self.laws, "documented_in": "rangeformer/structured"}, "meaning": meaning}
+        return {"training_laws": {"all": self.laws, "documented_in": "rangeformer/distributions"}, "meaning": meaning}
 
 
 def log_residuals(

@@ -168,7 +168,7 @@ class PureTask(Task):
             "logdet": "median of |error| / n",
             "error": "geometric mean of the three",
         }
-        return {"training_laws": {"all": self.laws, "documented_in": "rangeformer/structured"}, "meaning": meaning}
+        return {"training_laws": {"all": self.laws, "documented_in": "rangeformer/distributions"}, "meaning": meaning}
 
 
 def path_loss(

@@ -11,7 +11,7 @@ from rangeformer.solvers.logdet_estimate import (
     estimate_logdet,
     estimate_logdet_and_solve,
 )
-from rangeformer.solvers.logdet_gradient import logdet_surrogate, quadratic_of_rows
+from rangeformer.solvers.logdet_gradient import logdet_surrogate
 
 
 def problem(n: int):
@@ -48,14 +48,7 @@ def test_the_surrogate_has_the_gradient_of_the_log_determinant():
     probes = draw_probes(operator, None, None)
     estimate = estimate_logdet(operator, P, probes, probe_rtol=1e-8, max_iterations=200)
     variable = A.clone().requires_grad_()
-    surrogate, nothing = logdet_surrogate(
-        rf.as_operator(variable),
-        P,
-        left=estimate.left,
-        right=estimate.right,
-        beta=estimate.beta,
-        deflated=estimate.deflated,
-    )
+    surrogate, nothing = logdet_surrogate(rf.as_operator(variable), P, estimate)
     surrogate.backward()
     assert nothing is None
     assert torch.allclose(variable.grad, torch.linalg.inv(A), rtol=1e-6, atol=1e-6 * float(torch.linalg.inv(A).norm()))
@@ -65,7 +58,7 @@ def test_rows_of_the_local_factor_are_read_with_their_blocks():
     A, operator, P = problem(60)
     index, values = P.local.rows()
     S = torch.zeros(60, 60, dtype=torch.float64).scatter_add_(-1, index, values.double())
-    assert torch.allclose(quadratic_of_rows(operator, P), (S @ A @ S.mT).diagonal(), rtol=1e-6)
+    assert torch.allclose(P.quadratic_of_rows(operator), (S @ A @ S.mT).diagonal(), rtol=1e-6)
 
 
 def test_indefinite_is_a_status_and_cholesky_cannot_hide_it():

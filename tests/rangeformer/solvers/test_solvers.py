@@ -155,3 +155,17 @@ def test_the_old_name_of_the_learned_krylov_model_says_the_new_one():
     assert old is rf.LearnedKrylovModel
     with pytest.raises(AttributeError, match="no attribute 'Unheard'"):
         _ = rf.Unheard
+
+
+def test_the_learned_weights_are_read_only_where_they_are_asked_for(monkeypatch):
+    def forbidden():
+        raise AssertionError("the weights were read")
+
+    monkeypatch.setattr("rangeformer.solvers.learned_krylov._default", forbidden)
+    A, rhs = spd(), normal(120, 2)
+    assert bool(rf.linear_solve(A, rhs).converged.all())
+    assert bool(rf.logdet(A).converged)
+    with pytest.raises(AssertionError, match="were read"):
+        rf.linear_solve(A, rhs, method="learned-krylov")
+    with pytest.raises(AssertionError, match="were read"):
+        rf.logdet(A, method="learned-krylov")
