@@ -5,6 +5,7 @@ Run it as `python -m experiments.tables` from the root of the checkout.
 
 import json
 import re
+import textwrap
 from pathlib import Path
 
 from experiments import gp_regression
@@ -21,7 +22,7 @@ from experiments.low_rank import image_compression
 from experiments.low_rank import memmap as sketching_memmap
 from experiments.low_rank import products as sketching_products
 from experiments.low_rank import speed as sketching_speed
-from experiments.ood import ablation as ood_ladder
+from experiments.ood import ablation as ood_ablation
 from experiments.ood import loops as ood_loops
 from experiments.ood import matrices as ood_matrices
 from experiments.ood import suite as ood_suite
@@ -43,7 +44,7 @@ KINDS = {
     "ood-families": ood_suite,
     "ood-loops": ood_loops,
     "ood-matrices": ood_matrices,
-    "ood-ladder": ood_ladder,
+    "ood-ladder": ood_ablation,
     "ood-lawt": ood_suite,
     "sketching-benchmark": sketching_benchmark,
     "sketching-products": sketching_products,
@@ -84,7 +85,7 @@ def markdown(result: dict, view: str = "") -> str:
         header, rows, caption = _of_a_table(result)
         caption += f"; {machine}; torch {versions['torch']}, GPyTorch {versions['gpytorch']}."
     lines = [
-        caption,
+        textwrap.fill(caption, 120, break_long_words=False, break_on_hyphens=False),
         "",
         "| " + " | ".join(header) + " |",
         "|---|" + "---:|" * (len(header) - 1),

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from rangeformer import MatrixOperator, as_operator
+from rangeformer.deprecation import warn_renamed
 from rangeformer.validation import check_count
 from sketching.out_of_core.memmaps import MemmapOperator
 from sketching.out_of_core.row_blocks import MOST_SAMPLED_ENTRIES, OutOfCoreOperator
@@ -44,6 +45,19 @@ def as_sketch(sketch: str | Sketch) -> Sketch:
     if sketch not in SKETCHES:
         raise ValueError(f"`sketch` must be a Sketch or one of {sorted(SKETCHES)}. Got {sketch!r}.")
     return SKETCHES[sketch]()
+
+
+def renamed_tolerance(rtol: float | None, tolerance: float | None) -> float | None:
+    """`rtol`, or what was given under its former name.
+
+    Args:
+        rtol: As the caller gave it.
+        tolerance: Its former name; a value is used and warned of.
+    """
+    if tolerance is None:
+        return rtol
+    warn_renamed("`tolerance`", "`rtol`", stacklevel=4)
+    return tolerance
 
 
 def one_matrix(A: Any) -> MatrixOperator:

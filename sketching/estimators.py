@@ -88,7 +88,7 @@ class _Projection(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
             num_power_iterations=self.n_iter if isinstance(self.n_iter, str) else int(self.n_iter),
             sketch=self.sketch,
             max_rows=None if self.max_rows is None else int(self.max_rows),
-            tolerance=None if self.tol is None else float(self.tol),
+            rtol=None if self.tol is None else float(self.tol),
             generator=torch.Generator().manual_seed(seed),
         )
         _, components = svd_flip(result.U.numpy(), result.Vh.numpy(), u_based_decision=False)

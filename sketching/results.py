@@ -18,7 +18,7 @@ class LowRank:
         num_passes: Times A was read as a whole.
         num_matvecs: Vectors multiplied by A or A.mT.
         num_entries: Entries read outside products: c rows of n read by a sketch count c n, c / m of a pass.
-        converged: Whether `tolerance` was met, with a margin for the estimate's own error; True if none was asked for.
+        converged: Whether `rtol` was met, with a margin for the estimate's own error; True if none was asked for.
         message: What happened, in a sentence.
     """
 
@@ -72,7 +72,7 @@ class Range:
         num_passes: Times A was read as a whole.
         num_matvecs: Vectors multiplied by A or A.mT.
         num_entries: Entries read outside products.
-        converged: Whether `tolerance` was met; True if none was asked for.
+        converged: Whether `rtol` was met; True if none was asked for.
         message: What happened, in a sentence.
     """
 

@@ -43,16 +43,8 @@ CHANGED_COUNTS: dict[str, str] = dict.fromkeys(
 """Name of a call -> why it reads more or less than it did."""
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(scope="module")
-def same_arithmetic(one_thread):
+def same_arithmetic():
     return fingerprint() == RECORD["fingerprint"]
 
 

@@ -50,6 +50,13 @@ def test_pages_use_the_words_of_the_field(path):
     assert not FORBIDDEN.search(without_quotations(path.read_text())), found
 
 
+@pytest.mark.parametrize("path", [*PAGES, ROOT / "CHANGELOG.md"], ids=lambda path: path.name)
+def test_lines_of_pages_are_at_most_120_characters(path):
+    # but for code, pictures and the rows of tables, which cannot be wrapped
+    prose = re.sub(r"^```.*?^```$|^!\[.*$|^\|.*$", "", path.read_text(), flags=re.DOTALL | re.MULTILINE)
+    assert [line for line in prose.splitlines() if len(line) > 120] == []
+
+
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_docstrings_use_the_words_of_the_field(path):
     if path.name in ("structured.py", "checkpoint.py") and path.parent.name == "rangeformer":

@@ -65,10 +65,7 @@ def default_name() -> str:
 
 
 def synthetic(num_rows: int = 120_000) -> Table:
-    """Nine correlated features of four hidden ones and a smooth target with noise.
-
-    For sizes that no shipped table has.
-    """
+    """Nine correlated features of four hidden ones and a smooth noisy target, for sizes that no shipped table has."""
     draw = np.random.default_rng(0)
     hidden = draw.standard_normal((num_rows, 4))
     mixed = np.tanh(hidden @ draw.standard_normal((4, 5))) + 0.3 * draw.standard_normal((num_rows, 5))

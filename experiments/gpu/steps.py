@@ -176,10 +176,7 @@ def _setup(problem: Problem, seed: int) -> dict[str, Timing]:
 
 
 def _by_hand(problem: Problem) -> tuple[Step, tuple[Tensor, Tensor]]:
-    """Loss and gradient from one factor and one inverse, K itself recomputed by blocks.
-
-    And the gradient's two parts.
-    """
+    """Loss, gradient and the gradient's two parts from one factor and one inverse, K itself recomputed by blocks."""
     parameters = problem.parameters.clone().requires_grad_()
     kernel, noise = problem.kernel(parameters)
     n, y = len(problem.target), problem.target.unsqueeze(-1)

@@ -1,7 +1,4 @@
-"""Everybody who estimates log det A from products.
-
-Stochastic Lanczos quadrature, Hutch++ and XTrace on log A, ours; Cholesky.
-"""
+"""Estimates of log det A from products: Lanczos quadrature, Hutch++ and XTrace on log A, ours; and Cholesky."""
 
 from collections.abc import Callable
 from contextlib import ExitStack

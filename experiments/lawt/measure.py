@@ -44,10 +44,7 @@ def encodings(trained: Sequence[Trained], budget: Budget) -> dict[str, Any]:
 
 
 def tasks(trained: Sequence[Trained], budget: Budget) -> dict[str, Any]:
-    """Every trained task: shares right, beside what rounding alone leaves.
-
-    The checks that the paper's error hides.
-    """
+    """Every trained task: shares right beside what rounding alone leaves, and checks that the paper's error hides."""
     views = {"trained": _accuracies(trained, budget, "Tasks, as the configurations train them")}
     found = [(task.replace("_", " "), s) for one in trained for task, s in _by_task(one, budget.num_test).items()]
     if hidden := [(label, scores) for label, scores in found if scores.checks]:
@@ -201,10 +198,7 @@ def _positive(trained: Sequence[Trained], count: int) -> Row:
 
 
 def _trivial(trained: Sequence[Trained], count: int) -> list[Row]:
-    """Mean eigenvalues of the training distribution.
-
-    And of the standard spectrum, put to the exact trace and Frobenius norm.
-    """
+    """Two answers without a model: the mean eigenvalues, and those shifted and scaled to trace and Frobenius norm."""
     rows = []
     for one in trained:
         law = _source(one).laws[0]

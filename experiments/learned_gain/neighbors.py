@@ -66,10 +66,7 @@ class Proposal:
         return strongest(self.operator, self.pivoted.factor, self.residual, candidates, self.num_neighbors)
 
     def oracles(self, candidates: Tensor) -> dict[str, Tensor]:
-        """The strongest of all earlier rows, by R itself: all at once, and one given the others.
-
-        And so among candidates.
-        """
+        """The best neighbours by exact entries, among all earlier rows and among candidates: at once, and greedily."""
         F = self.pivoted.factor[self.order]
         R = self.operator.matrix[self.order][:, self.order] - F @ F.mT
         R.diagonal().copy_(self.residual[self.order])

@@ -174,7 +174,7 @@ def _tolerances(case: Case, seeds: Iterable[int]) -> list[dict]:
         tolerance = factor * case.optimum(case.rank) / case.optimum(0)
         for seed in seeds:
             generator = torch.Generator().manual_seed(100 + seed)
-            result = sketching.randomized_svd(case.A, case.rank, tolerance=tolerance, generator=generator)
+            result = sketching.randomized_svd(case.A, case.rank, rtol=tolerance, generator=generator)
             reached = error(case.A, tuple(part.numpy() for part in result)) / case.optimum(0)
             found.append(
                 {

@@ -1,7 +1,4 @@
-"""What the low-rank benchmark was to show, beside what it shows.
-
-And whether estimates, tolerances and the control keep their word.
-"""
+"""What the low-rank benchmark was to show beside what it shows: also error estimates, tolerances, negative control."""
 
 import numpy as np
 

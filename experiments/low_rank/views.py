@@ -56,10 +56,7 @@ def comparison(result: dict, view: str = "") -> tuple[list[str], list[list[str]]
 
 
 def points(rows: list[dict]) -> list[dict]:
-    """For pictures: every method's mean passes, excess and seconds over Gaussian's.
-
-    On the real matrices at full rank.
-    """
+    """For pictures: every method's mean passes, excess and seconds over Gaussian's, real matrices at full rank."""
     chosen = [row for row in rows if row["fraction"] == 1 and row["case"] != "haar"]
     base = by_case(chosen, GAUSSIAN, "seconds")
     found = []

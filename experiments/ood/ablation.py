@@ -1,9 +1,7 @@
-"""The paper's ablation ladder, rung by rung.
+"""The paper's ablation: every checkpoint on the ten families at n = 20 and on its own training distributions.
 
-Every checkpoint on the ten families at n = 20, beside its own training distributions.
-
-A rung is a file `ladder-<k>.safetensors` whose card names it ("rung") and the distributions it was trained on ("laws").
-Projection, linear attention, looping and structured data are switched on in turn.
+A step of the ablation is a file `ladder-<k>.safetensors` whose card names it ("rung") and the distributions it was
+trained on ("laws"). Projection, linear attention, looping and structured data are switched on in turn.
 """
 
 from collections.abc import Sequence
@@ -25,8 +23,8 @@ SIZE = 20
 _NUM_FAMILIAR = 64  # matrices of the training distributions
 
 
-def rungs(weights: Path) -> list[tuple[str, PaperRangeFormer]]:
-    """Name and model of every rung, in the order of their files."""
+def steps(weights: Path) -> list[tuple[str, PaperRangeFormer]]:
+    """Name and model of every step, in the order of their files."""
     files = sorted(weights.glob("ladder-*.safetensors"))
     return [(_name(read_card(file), file.stem), load(file)) for file in files]
 
@@ -36,7 +34,7 @@ def _name(card: dict, stem: str) -> str:
 
 
 def measure(models: Sequence[tuple[str, PaperRangeFormer]], num_draws: int, source: Source) -> list[dict]:
-    """One row a rung: quartiles over families and draws, each family's median.
+    """One row for every step: quartiles over families and draws, each family's median.
 
     The error on the paper's training distributions.
     """
@@ -69,7 +67,7 @@ def measure(models: Sequence[tuple[str, PaperRangeFormer]], num_draws: int, sour
 
 
 def comparison(result: dict, view: str = "") -> tuple[list[str], list[list[str]]]:
-    """One line a rung: parameters, error on the training distributions, quartiles out of distribution.
+    """One line for every step: parameters, error on the training distributions, quartiles out of distribution.
 
     The best and the worst family.
     """
@@ -106,6 +104,6 @@ def comparison(result: dict, view: str = "") -> tuple[list[str], list[list[str]]
 def caption(result: dict, view: str = "") -> str:
     """What the numbers are."""
     return (
-        f"The ablation ladder at n = {SIZE}: median relative error, {result['config']['num_draws']} draws a family, "
+        f"The ablation at n = {SIZE}: median relative error, {result['config']['num_draws']} draws a family, "
         "zero left out"
     )

@@ -26,14 +26,14 @@ from experiments.common.models import GALERKIN, GALERKIN_UNTRAINED, PURE, WEIGHT
 from experiments.common.options import option, parse, whole_numbers
 from experiments.common.reporting import say, show_table, write_json
 from experiments.lawt.contender import Lawt, lawt_columns, tiny_column
-from experiments.ood import ablation as ood_ladder
+from experiments.ood import ablation as ood_ablation
 from experiments.ood import loops as ood_loops
 from experiments.ood import matrices as ood_matrices
 from experiments.ood import pictures as ood_pictures
 from experiments.ood import suite as ood_suite
 from experiments.ood.families import Source
 
-PARTS = {"families": ood_suite, "loops": ood_loops, "matrices": ood_matrices, "ladder": ood_ladder, "lawt": ood_suite}
+PARTS = {"families": ood_suite, "loops": ood_loops, "matrices": ood_matrices, "ladder": ood_ablation, "lawt": ood_suite}
 
 
 @dataclass(frozen=True)
@@ -90,14 +90,14 @@ def main(config: Config) -> dict:
 def measure(config: Config, source: Source, rivals: Sequence[Lawt] = ()) -> dict:
     """The numbers of one part; `rivals` are those of part `lawt`."""
     if config.part == "ladder":
-        models = ood_ladder.rungs(config.weights)
+        models = ood_ablation.steps(config.weights)
         if config.smoke:
             models = [(f"untrained, {name}", model) for name, model in paper_models(tiny=True).items()]
         if not models:
             raise ValueError(
                 f"`--weights` must be a folder with files ladder-<k>.safetensors. Got {config.weights.name}."
             )
-        return {"rows": ood_ladder.measure(models, config.num_draws, source)}
+        return {"rows": ood_ablation.measure(models, config.num_draws, source)}
     ours = members(config.pure, config.galerkin, tiny=config.smoke)
     if config.part == "loops":
         if config.smoke:  # one of each kind shows that it works

@@ -1,7 +1,4 @@
-"""Error against the number of loops, from one to four times the trained number.
-
-How often adding loops makes it worse.
-"""
+"""Error against the number of loops, up to four times the trained number; how often more loops make it worse."""
 
 import math
 from collections.abc import Sequence

@@ -124,8 +124,8 @@ def draw_matrices(path: Path, result: dict) -> None:
         _save(figure, path)
 
 
-def draw_ladder(path: Path, result: dict) -> None:
-    """Median and quartiles out of distribution, and the median on the training distributions, rung by rung."""
+def draw_ablation(path: Path, result: dict) -> None:
+    """Median and quartiles out of distribution, and the median on the training distributions, for every step."""
     rows = result["rows"]
     y = np.arange(len(rows))
     with plt.rc_context(STYLE):
@@ -152,7 +152,7 @@ DRAW = {
     "lawt": draw_families,
     "loops": draw_loops,
     "matrices": draw_matrices,
-    "ladder": draw_ladder,
+    "ladder": draw_ablation,
 }
 """The picture of each part."""
 

@@ -97,9 +97,9 @@ def _add(cell: dict, found: dict, well_posed: bool) -> None:
 
 
 def comparison(result: dict, view: str = "") -> tuple[list[str], list[list[str]]]:
-    """Without a view: a column for every size, a line for every operation and column. With "solve-50".
+    """Without a view: a column for every size, a line for every operation and contender.
 
-    A line for every family.
+    With a view such as "solve-50" (operation and size): a line for every family.
     """
     cells = result["cells"]
     labels = [*dict.fromkeys(cell["column"] for cell in cells)]
@@ -155,10 +155,7 @@ def _summary_text(cells: Sequence[dict], operation: str, n: int, label: str) -> 
 
 
 def gates(cells: Sequence[dict], ours: str, pure: str, paper: Sequence[str]) -> dict:
-    """What has to be shown: the worst family's median of ours.
-
-    The pure member's median in units of the paper's best.
-    """
+    """What has to be shown: the worst family's median of ours, and the pure model's over the paper's best."""
     sizes = [*dict.fromkeys(cell["n"] for cell in cells)]
     found: dict = {"worst_family": {}, "pure_over_paper": {}}
     for operation in OPERATIONS:

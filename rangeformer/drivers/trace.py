@@ -174,8 +174,7 @@ def _estimate(
     elif not bool(converged.all()):
         message = (
             f"Not converged: the estimated error is {float(error.max()):.1e}, more than rtol={rtol:.1e} of the value, "
-            "after "
-            f"{num_loops} loops. Allow more loops: the answer is exact once loops x 64 reach n."
+            f"after {num_loops} loops. Allow more loops: the answer is exact once loops x 64 reach n."
         )
     if not bool(converged.all()):
         warn_unconverged(message)

@@ -19,7 +19,7 @@ from rangeformer.randomness import SKETCH, generator_or_default
 from rangeformer.shapes import Float, Tensor
 from rangeformer.validation import check_count, check_tolerance
 from sketching.algorithms.error_estimate import Missed, check_finite, draw_test_vectors, missed_energy
-from sketching.arguments import as_sketch, check_rank, draw_sketch, one_matrix, rows_allowed
+from sketching.arguments import as_sketch, check_rank, draw_sketch, one_matrix, renamed_tolerance, rows_allowed
 from sketching.out_of_core.row_blocks import OutOfCoreOperator
 from sketching.results import LowRank
 from sketching.sketches import Sketch
@@ -62,9 +62,10 @@ def randomized_svd(
     num_power_iterations: int | str = AUTO,
     sketch: str | Sketch = "rangeformer",
     max_rows: int | None = None,
-    tolerance: float | None = None,
+    rtol: float | None = None,
     side: str = "rows",
     generator: torch.Generator | None = None,
+    tolerance: float | None = None,
 ) -> LowRank:
     """The leading singular triplets of A.
 
@@ -80,11 +81,12 @@ def randomized_svd(
             products alone: a third pass.
         max_rows: Most rows' worth of entries that a sketch may read beforehand. Default: the larger of 4 rank and a
             tenth of the rows, never more than half, and of rows longer than 512 no more than pay for their time.
-        tolerance: Relative Frobenius error to reach: "auto" goes on until it is met, or nothing is gained any more; the
+        rtol: Relative Frobenius error to reach: "auto" goes on until it is met, or nothing is gained any more; the
             result says which.
         side: What a sketch reads beforehand, "rows" or "columns"; with columns, of which `max_rows` then counts, A.mT
             takes A's place throughout. Wide matrices (four columns a row and more) are better known by their columns.
         generator: Source of all randomness; a fixed one if None.
+        tolerance: The former name of `rtol`; deprecated.
 
     Returns:
         The factors in A's dtype with an estimate of the error; unpacks to `U, S, Vh`.
@@ -107,15 +109,16 @@ def randomized_svd(
     check_rank(operator, rank)
     check_count("num_oversamples", num_oversamples, least=0)
     _check_power_iterations(num_power_iterations)
-    if tolerance is not None:
-        check_tolerance("tolerance", tolerance)
+    rtol = renamed_tolerance(rtol, tolerance)
+    if rtol is not None:
+        check_tolerance("rtol", rtol)
     distribution, limit = as_sketch(sketch), rows_allowed(operator, rank, max_rows)
     generator = generator_or_default(generator, SKETCH)
     before = operator.reads.snapshot()
     with torch.no_grad():
         size = min(rank + num_oversamples, *operator.shape)
         omega = draw_sketch(operator, distribution, size, limit, generator, may_multiply=True)
-        state, why = _passes(operator, omega, rank, num_power_iterations, tolerance, generator)
+        state, why = _passes(operator, omega, rank, num_power_iterations, rtol, generator)
         U, S, Vh = _factors(state, rank)
     if side == "columns":
         U, Vh = Vh.mT, U.mT
@@ -131,8 +134,8 @@ def randomized_svd(
         num_passes=reads.passes,
         num_matvecs=reads.matvecs,
         num_entries=reads.entries,
-        converged=tolerance is None or upper <= tolerance,
-        message=_message(why, relative, upper, tolerance),
+        converged=rtol is None or upper <= rtol,
+        message=_message(why, relative, upper, rtol),
     )
 
 
@@ -141,7 +144,7 @@ def _passes(
     omega: Float[Tensor, "n l"],
     rank: int,
     num_power_iterations: int | str,
-    tolerance: float | None,
+    rtol: float | None,
     generator: torch.Generator,
 ) -> tuple[_State, str]:
     """Pass after pass until the iterations asked for are done, or another one would buy nothing."""
@@ -160,7 +163,7 @@ def _passes(
     num_passes, eps = 2, torch.finfo(operator.dtype).eps
     while True:
         error, total = state.error(rank), state.missed.mean + float(state.values.square().sum())
-        if tolerance is not None and error.upper <= tolerance**2 * total:
+        if rtol is not None and error.upper <= rtol**2 * total:
             return state, "The tolerance is met."
         if gain <= _WORTH_A_PASS * error.mean or error.mean <= (_ROUNDING * eps) ** 2 * total:
             return state, "Another pass would buy nothing."
@@ -236,12 +239,12 @@ def _check_power_iterations(value: int | str) -> None:
         check_count("num_power_iterations", value, least=0)
 
 
-def _message(why: str, relative: float, upper: float, tolerance: float | None) -> str:
-    if tolerance is None:
+def _message(why: str, relative: float, upper: float, rtol: float | None) -> str:
+    if rtol is None:
         return f"{why} Estimated relative error {relative:.2e}."
-    if upper <= tolerance:
-        return f"Estimated relative error {relative:.2e}, at most {upper:.2e}, within the tolerance {tolerance:.1e}."
+    if upper <= rtol:
+        return f"Estimated relative error {relative:.2e}, at most {upper:.2e}, within THa tolerance {rtol:.1e}."
     return (
-        f"{why} The tolerance {tolerance:.1e} is not met: the relative error is estimated as {relative:.2e}, at most "
+        f"{why} The tolerance {rtol:.1e} is not met: the relative error is estimated as {relative:.2e}, at most "
         f"{upper:.2e}. Allow a higher rank, or more power iterations."
     )

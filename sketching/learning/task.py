@@ -217,9 +217,7 @@ def draw_target(distribution: str, shape: tuple[int, int], generator: torch.Gene
 
 
 def as_a_table(matrix: Tensor, generator: torch.Generator) -> Tensor:
-    """A matrix as people's tables are.
-
-    With an offset, or without what is below a threshold, its columns in units of their own.
+    """A matrix made to resemble a data table: offset or thresholded, its columns in units of their own.
 
     The distributions know none of these, so that random features that have seen the distributions alone do not know
     what sizes of columns mean.

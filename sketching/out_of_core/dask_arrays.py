@@ -117,10 +117,7 @@ def _product(array: Any, vectors: Tensor) -> Tensor:
 
 
 def _thin(vectors: np.ndarray, chunks: tuple[int, ...]) -> da.Array:
-    """Vectors in memory as a dask array with the chunks of what they meet.
-
-    On a cluster sent once, not within the graph.
-    """
+    """Vectors in memory as a dask array, chunked as their other factor; sent to a cluster once, not in the graph."""
     pieces = np.split(vectors, np.cumsum(chunks)[:-1])
     client = _client()
     if client is None:

@@ -1,7 +1,4 @@
-"""Matrices that are not in memory.
-
-What their operators share, and one look for all the rows that a sketch will ask for.
-"""
+"""Matrices that are not in memory: what their operators share, and one pass for all rows that a sketch will read."""
 
 import contextlib
 from collections.abc import Callable
@@ -13,10 +10,7 @@ from rangeformer.randomness import draw_normal
 from rangeformer.shapes import Int, Tensor
 
 MOST_SAMPLED_ENTRIES = 1 << 24
-"""Entries of rows that are held in memory unless the caller asks for more.
-
-128 MiB in float64, and a few times that at work.
-"""
+"""Entries of rows held in memory unless the caller asks for more: 128 MiB in float64, a few times that at work."""
 
 
 class OutOfCoreOperator(MatrixOperator):

@@ -1,6 +1,4 @@
-"""Candidate models of A^T A beside the sample's own, R^T R.
-
-Each a table of features of A's columns, made from rows that were read.
+"""Candidate models of A^T A beside the sample's own, R^T R: tables of features of A's columns, made from rows read.
 
 Untrained random features are a candidate that needs no data but the rows; trained ones are another, better where
 matrices are like those that it has seen and worse where they are not. Of a family to which A may belong there are two
@@ -69,9 +67,9 @@ def candidates_of(
 ) -> list[Candidate]:
     """The candidates that random features can make of a matrix, the one that rests on least first.
 
-    What random features has been trained to is worth something where rows are fewer than the columns of the sketch.
-    With more of them it has gained nothing on real matrices, and held-out rows overrate it: they judge by two thirds of
-    the rows what is then done with all.
+    Trained random features are worth something where rows are fewer than the columns of the sketch.
+    With more of them they have gained nothing on real matrices, and held-out rows overrate them: two thirds of the rows
+    judge what is then done with all.
 
     Args:
         random_features: The network.

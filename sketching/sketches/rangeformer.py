@@ -1,4 +1,4 @@
-"""The sketch that reads a pilot sample: reads a few rows, decides which and how many more, then blends what it saw.
+"""The data-aware sketch: reads a few rows, decides which and how many more, then blends what it read.
 
 Omega = [leading eigenvectors of R^T R / |R|^2 + share Psi Psi^T | Gaussian fill] + noise: sampled directions, their
 random features (`sketching.sketches.random_features`) and a Gaussian part, in proportions that held-out rows decide
@@ -43,7 +43,7 @@ _DEEP = 1e-5  # eigenvalues of a float32 Gram matrix below this share of the fir
 class RangeFormerSketch(Sketch):
     """Learned, or untrained, sketch of any rank and size.
 
-    Where A is known through products alone the sketch is Gaussian, unless the caller lets it look at a left sketch
+    Where A is known through products alone the sketch is Gaussian, unless the caller computes a left sketch for it
     (`sketching.sketches.left_sketch`).
 
     Args:
@@ -170,11 +170,9 @@ def _blend(
 def _from_many_long_rows(
     rows: Float[Tensor, "c n"], num_columns: int, generator: torch.Generator
 ) -> tuple[Float[Tensor, "n l"], Decision] | None:
-    """Where rows are many and long the random features has little to add to them, and time counts.
+    """The sketch of many long rows, by two products in float32: all else follows from the rows' Gram matrix.
 
-    Two products in float32.
-
-    Everything else follows from the Gram matrix of the rows. None where float32 is not enough.
+    Random features have little to add to so many rows, and time counts. None where float32 is not enough.
     """
     table = rows.to(torch.float32)
     gram = table @ table.mT

@@ -12,8 +12,8 @@ _NEAR_TIE = 1e-8  # far above the rounding of the scaled mantissa, far below wha
 def significant(values: Float[Tensor, "*s"], digits: int = 3) -> tuple[Int[Tensor, "*s"], Int[Tensor, "*s"]]:
     """Mantissas m and exponents b with value ~ m 10^b, 10^(digits-1) <= |m| < 10^digits, rounded half to even.
 
-    The decimal form of the binary number is rounded, as Python's `format` does it: what the vectorised arithmetic
-    cannot tell from a tie is left to `format`.
+    The decimal form of the binary number is rounded as Python's `format` does. Numbers too close to a tie for the
+    vectorised arithmetic are left to `format` itself.
 
     Args:
         values: `(*s)`, finite.

@@ -1,7 +1,4 @@
-"""How right a model is, in the paper's figures and beside them.
-
-And how right the exact answer is, once it is rounded.
-"""
+"""How accurate a model is, in the paper's figures and others, and how accurate the exact answer is once rounded."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass

@@ -26,7 +26,7 @@ from rangeformer.shapes import Bool, Float, Int, Tensor
 
 @dataclass
 class Cache:
-    """What the decoder remembers of what it has written: keys and values of every layer and pass.
+    """Keys and values of the tokens decoded so far, for every layer and pass.
 
     Attributes:
         source: Of the encoder's state, by layer.

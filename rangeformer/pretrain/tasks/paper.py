@@ -138,10 +138,7 @@ class PaperTask(Task):
     def validate(
         self, model: nn.Module, validation_set: list[OperationBatch]
     ) -> tuple[dict[str, float], list[dict[str, Any]]]:
-        """Median relative errors over the matrices of other distributions and of the training distributions.
-
-        And by distribution and size.
-        """
+        """Median relative errors in and out of the training distributions, and by distribution and size."""
         device = next(model.parameters()).device
         errors: dict[tuple[str, str, int], list[float]] = {}
         for problems in validation_set:

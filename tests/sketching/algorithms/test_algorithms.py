@@ -42,7 +42,7 @@ def test_range_of_a_tolerance_is_large_enough_and_not_much_larger(sketch, tolera
     least = next(r for r in range(80) if optimum(A, r) <= tolerance * A.norm())
     for seed in range(5):
         found = sketching.range_finder(
-            A, tolerance=tolerance, block_size=4, sketch=sketch, max_rows=10, generator=seeded(seed)
+            A, rtol=tolerance, block_size=4, sketch=sketch, max_rows=10, generator=seeded(seed)
         )
         assert found.converged
         assert torch.linalg.matrix_norm(A - found.Q @ (found.Q.mT @ A)) <= tolerance * A.norm()
@@ -51,7 +51,7 @@ def test_range_of_a_tolerance_is_large_enough_and_not_much_larger(sketch, tolera
 
 
 def test_range_says_when_the_rank_does_not_reach_the_tolerance():
-    found = sketching.range_finder(haar(power=0.1), 10, tolerance=1e-3, generator=seeded())
+    found = sketching.range_finder(haar(power=0.1), 10, rtol=1e-3, generator=seeded())
     assert found.Q.shape[1] == 10
     assert not found.converged
     assert "not met" in found.message
@@ -60,7 +60,7 @@ def test_range_says_when_the_rank_does_not_reach_the_tolerance():
 
 
 def test_range_of_a_zero_matrix():
-    found = sketching.range_finder(torch.zeros(9, 7), tolerance=0.1)
+    found = sketching.range_finder(torch.zeros(9, 7), rtol=0.1)
     assert found.converged
     assert found.relative_error == 0
 

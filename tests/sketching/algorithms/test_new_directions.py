@@ -55,6 +55,6 @@ def test_block_krylov_where_the_space_is_complete_at_once(dtype):
 
 def test_a_range_asked_for_more_than_there_is_stays_orthonormal():
     A = normal(60, 2) @ normal(2, 50)
-    found = sketching.range_finder(A.float(), tolerance=1e-12, block_size=2)
+    found = sketching.range_finder(A.float(), rtol=1e-12, block_size=2)
     assert not found.converged
     assert torch.allclose(found.Q.mT @ found.Q, torch.eye(found.Q.shape[1]), atol=1e-5)

@@ -59,12 +59,12 @@ def test_tolerance_is_met_or_said_not_to_be():
     for A in (smooth(), haar(power=2.0)):
         for tolerance in (0.3, 0.1, 0.03, 1e-3):
             for seed in range(5):
-                low_rank = sketching.randomized_svd(A, 12, tolerance=tolerance, generator=seeded(seed))
+                low_rank = sketching.randomized_svd(A, 12, rtol=tolerance, generator=seeded(seed))
                 met = error_of(A, low_rank) <= tolerance * float(A.norm())
                 assert met or not low_rank.converged
                 assert ("not met" in low_rank.message) != low_rank.converged
-    assert sketching.randomized_svd(haar(power=2.0), 12, tolerance=0.3).converged
-    assert not sketching.randomized_svd(haar(power=2.0), 2, tolerance=1e-6).converged
+    assert sketching.randomized_svd(haar(power=2.0), 12, rtol=0.3).converged
+    assert not sketching.randomized_svd(haar(power=2.0), 2, rtol=1e-6).converged
 
 
 def test_odd_numbers_of_passes_give_orthonormal_factors():
@@ -85,3 +85,12 @@ def test_result_unpacks():
     assert U is low_rank.U
     assert S is low_rank.S
     assert Vh is low_rank.Vh
+
+
+def test_the_former_name_of_the_tolerance_still_works():
+    A = haar(power=2.0)
+    with pytest.warns(DeprecationWarning, match="`tolerance` is now called `rtol`"):
+        former = sketching.randomized_svd(A, 12, tolerance=0.3)
+    assert former.message == sketching.randomized_svd(A, 12, rtol=0.3).message
+    with pytest.warns(DeprecationWarning, match="`tolerance` is now called `rtol`"):
+        assert sketching.range_finder(A, tolerance=0.3).Q.equal(sketching.range_finder(A, rtol=0.3).Q)

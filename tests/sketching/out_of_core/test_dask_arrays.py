@@ -88,7 +88,7 @@ def test_few_rows_are_counted_by_the_blocks_that_hold_them():
 
 def test_range_finder_to_a_tolerance():
     array, counter, num_blocks = counted(matrix())
-    found = sketching.range_finder(array, tolerance=1e-3, block_size=8, generator=seeded())
+    found = sketching.range_finder(array, rtol=1e-3, block_size=8, generator=seeded())
     A = torch.from_numpy(matrix())
     assert found.converged
     assert torch.linalg.matrix_norm(A - found.Q @ (found.Q.mT @ A)) <= 1e-3 * torch.linalg.matrix_norm(A)
