@@ -55,7 +55,7 @@ def test_range_says_when_the_rank_does_not_reach_the_tolerance():
     assert found.Q.shape[1] == 10
     assert not found.converged
     assert "not met" in found.message
-    with pytest.raises(ValueError, match="`rank` or `tolerance` must be given"):
+    with pytest.raises(ValueError, match="`rank` or `rtol` must be given"):
         sketching.range_finder(haar())
 
 
