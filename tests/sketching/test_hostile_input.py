@@ -119,7 +119,7 @@ def test_rank_beyond_the_size_and_batches(call):
         ({"num_oversamples": -1}, ValueError, "`num_oversamples` must be an integer >= 0"),
         ({"max_rows": 0}, ValueError, "`max_rows` must be an integer >= 1"),
         ({"max_rows": 6}, ValueError, "`max_rows` must be at most half of what may be read, 10"),
-        ({"tolerance": 0.0}, ValueError, "`tolerance` must be a positive number"),
+        ({"rtol": 0.0}, ValueError, "`rtol` must be a positive number"),
     ],
 )
 def test_bad_options(options, error, message):
