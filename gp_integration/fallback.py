@@ -18,6 +18,7 @@ import rangeformer as rf
 from gp_integration import structure_cache
 from gp_integration.report import Call
 from gp_integration.request import SolveRequest
+from rangeformer.deprecation import callers_level
 from rangeformer.results import Status
 
 Answer = TypeVar("Answer")
@@ -61,7 +62,7 @@ def answer_or_cholesky(
     warnings.warn(
         f"use_rangeformer fell back to Cholesky ({request.purpose}): {reason} {_ADVICE}",
         rf.ConvergenceWarning,
-        stacklevel=5,
+        stacklevel=callers_level(),
     )
     recorder.call(Call(request.purpose, matrix.shape[-1], "cholesky (fallback)"))
     return by_cholesky()

@@ -7,6 +7,7 @@ from linear_operator import settings as linear_operator_settings
 from linear_operator.operators import LinearOperator
 
 from gp_integration.state import SettingsBlock
+from rangeformer.deprecation import callers_level
 
 SMALL = "matrices small enough for Cholesky"
 
@@ -42,7 +43,7 @@ def leave_alone(block: SettingsBlock, kind: str) -> None:
         f"use_rangeformer leaves this to GPyTorch: {kind}. The results are the same as outside the block. "
         "This is said once; settings.last_report().left_alone counts.",
         LeftAloneWarning,
-        stacklevel=4,
+        stacklevel=callers_level(),
     )
 
 

@@ -9,11 +9,11 @@ from linear_operator.operators import LinearOperator
 from torch import Tensor
 
 from gp_integration import operator_methods, state
-from gp_integration.deprecation import renamed
 from gp_integration.options import BlockOptions
 from gp_integration.report import Recorder
 from gp_integration.request import SolveRequest
 from gp_integration.state import SettingsBlock
+from rangeformer.deprecation import renamed
 
 
 class RangeFormerLinearOperator(LinearOperator):

@@ -4,7 +4,7 @@ import threading
 from collections import Counter
 from dataclasses import dataclass, field
 
-from gp_integration.deprecation import renamed
+from rangeformer.deprecation import renamed
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,9 @@ from pathlib import Path
 
 from gp_integration import patches
 from gp_integration import state as block_state
-from gp_integration.deprecation import renamed
 from gp_integration.options import BlockOptions
 from gp_integration.report import Recorder, Report
+from rangeformer.deprecation import renamed
 
 
 class use_rangeformer:  # noqa: N801 - named like the settings of GPyTorch

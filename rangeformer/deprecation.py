@@ -1,20 +1,48 @@
 """Former names, which stay usable for one version and say what they are called now."""
 
+import sys
 import warnings
 from collections.abc import Callable, Mapping
-from typing import Any
+from types import FrameType
+from typing import Any, TypeVar
+
+Value = TypeVar("Value")
 
 
-def warn_renamed(old: str, new: str, *, stacklevel: int = 3) -> None:
-    """Say what a former name is called now.
+_CHECKERS = ("jaxtyping", "beartype")  # which wrap every function in the tests
+_OURS = ("rangeformer", "sketching", "gp_integration", "gpytorch", "linear_operator", "torch", *_CHECKERS)
+
+
+def callers_level() -> int:
+    """The `stacklevel` at which a function that calls this one, and warns, points at the code that called us."""
+    frame = sys._getframe(1)
+    while frame.f_back is not None and _package(frame) in _CHECKERS:
+        frame = frame.f_back
+    level = 1
+    while frame.f_back is not None and _package(frame) in _OURS:
+        frame, level = frame.f_back, level + 1
+    return level
+
+
+def _package(frame: FrameType) -> str:
+    return frame.f_globals.get("__name__", "").partition(".")[0]
+
+
+def warn_renamed(old: str, new: str) -> None:
+    """Say what a former name is called now; the warning points at the caller.
 
     Args:
         old: As the caller wrote it, with quotation marks.
         new: What to write instead, with quotation marks.
-        stacklevel: Where the caller of the public function is; 3 if that function itself calls this one.
     """
     message = f"{old} is now called {new}; the old name goes with the next version."
-    warnings.warn(message, DeprecationWarning, stacklevel=stacklevel)
+    warnings.warn(message, DeprecationWarning, stacklevel=callers_level())
+
+
+def renamed(old: str, new: str, value: Value) -> Value:
+    """The value given under a keyword's former name, with a warning that names the new one."""
+    warn_renamed(f"`{old}`", f"`{new}`")
+    return value
 
 
 def renamed_attributes(package: str, renamed: Mapping[str, Any]) -> Callable[[str], Any]:

@@ -4,6 +4,7 @@ import warnings
 from dataclasses import dataclass, replace
 from enum import Enum
 
+from rangeformer.deprecation import callers_level
 from rangeformer.operators import Reads
 from rangeformer.shapes import Bool, Float, Tensor
 
@@ -228,14 +229,13 @@ def costs(reads: Reads) -> dict[str, int]:
     }
 
 
-def warn_unconverged(message: str, *, stacklevel: int = 4) -> None:
-    """Say once per call that an answer is not what was asked for, and what to do.
+def warn_unconverged(message: str) -> None:
+    """Say once per call that an answer is not what was asked for, and what to do; the warning points at the caller.
 
     Args:
         message: A sentence or two.
-        stacklevel: Where the caller of the public function is; 3 if that function itself warns.
     """
-    warnings.warn(message, ConvergenceWarning, stacklevel=stacklevel)
+    warnings.warn(message, ConvergenceWarning, stacklevel=callers_level())
 
 
 def drop_column(solution: Solution) -> Solution:

@@ -65,7 +65,7 @@ def check_rhs(operator: MatrixOperator, rhs: Tensor) -> Tensor:
         ValueError: Wrong shape or device, or not finite.
     """
     if not isinstance(rhs, Tensor):
-        raise TypeError(f"`rhs` must be a torch tensor. Got {type(rhs).__name__}.")
+        raise TypeError(f"`rhs` must be a tensor, an array or a list. Got {type(rhs).__name__}.")
     n = operator.num_rows
     expected = f"(n,) or (*batch, n, k) with n = {n}"
     columns = rhs.unsqueeze(-1) if rhs.dim() == 1 else rhs

@@ -12,6 +12,7 @@ from rangeformer.deprecation import warn_renamed
 from rangeformer.validation import check_count
 from sketching.out_of_core.memmaps import MemmapOperator
 from sketching.out_of_core.row_blocks import MOST_SAMPLED_ENTRIES, OutOfCoreOperator
+from sketching.scaled_operator import stored
 from sketching.sketches import Gaussian, RangeFormerSketch, SampledRowSpace, Sketch, SparseSign, SubsampledTrig
 from sketching.sketches.base import default_max_rows
 from sketching.sketches.left_sketch import in_no_order, left_sketch
@@ -56,7 +57,7 @@ def renamed_tolerance(rtol: float | None, tolerance: float | None) -> float | No
     """
     if tolerance is None:
         return rtol
-    warn_renamed("`tolerance`", "`rtol`", stacklevel=4)
+    warn_renamed("`tolerance`", "`rtol`")
     return tolerance
 
 
@@ -113,7 +114,7 @@ def rows_allowed(operator: MatrixOperator, rank: int, max_rows: int | None) -> i
     check_count("max_rows", max_rows, least=1, optional=True)
     if max_rows is None:
         allowed = default_max_rows(operator, rank)
-        if isinstance(operator, OutOfCoreOperator):
+        if isinstance(stored(operator), OutOfCoreOperator):
             bound = max(4 * rank, MOST_SAMPLED_ENTRIES // operator.num_columns)
             allowed = min(allowed, bound)
         return allowed
@@ -159,10 +160,11 @@ def draw_sketch(
             left_sketch(operator, count, generator), num_columns, max_rows=count, generator=generator
         )
         return in_no_order(omega, generator)
-    if not isinstance(operator, OutOfCoreOperator):
+    matrix = stored(operator)
+    if not isinstance(matrix, OutOfCoreOperator):
         return draw(operator, generator)
-    operator.prepare(draw, generator)
+    matrix.prepare(draw, generator)
     try:
         return draw(operator, generator)
     finally:
-        operator.release()
+        matrix.release()

@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 
+from rangeformer.arrays import numpy_in_numpy_out
 from rangeformer.models.looped_model import LoopedModel
 from rangeformer.operators import as_operator
 from rangeformer.results import EigenPairs, Spectrum, costs, unresolved, warn_unconverged
@@ -13,6 +14,7 @@ from rangeformer.validation import check_count, check_square, check_symmetric, c
 _ENDS = ("largest", "smallest", "magnitude")
 
 
+@numpy_in_numpy_out
 def eigvalsh(
     A: Any,
     *,
@@ -63,7 +65,7 @@ def eigvalsh(
     message = "Converged."
     if not bool(converged.all()):
         message = unresolved("eigenvalues", int((~converged).sum()), converged.numel(), loops, rtol)
-        warn_unconverged(message, stacklevel=3)
+        warn_unconverged(message)
     return Spectrum(
         value=value,
         errors=errors,
@@ -75,6 +77,7 @@ def eigvalsh(
     )
 
 
+@numpy_in_numpy_out
 def eigsh(
     A: Any,
     k: int,
@@ -139,7 +142,7 @@ def eigsh(
     message = "Converged."
     if not bool(converged.all()):
         message = unresolved("eigenpairs", int((~converged).sum()), converged.numel(), loops, rtol)
-        warn_unconverged(message, stacklevel=3)
+        warn_unconverged(message)
     return EigenPairs(
         values=values.to(operator.dtype),
         vectors=vectors.to(operator.dtype),

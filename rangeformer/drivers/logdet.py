@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from rangeformer.arrays import numpy_in_numpy_out
 from rangeformer.autograd import ValueWithGradient
 from rangeformer.dense_factorisation import may_solve_directly
 from rangeformer.models.looped_model import LoopedModel
@@ -35,6 +36,7 @@ from rangeformer.validation import check_count, check_rhs, check_square, check_s
 _METHODS = ("krylov", "learned-krylov")
 
 
+@numpy_in_numpy_out
 def logdet(
     A: Any,
     *,
@@ -106,6 +108,7 @@ def logdet(
     return _log_determinant(value, estimate, P, used, operator, before)
 
 
+@numpy_in_numpy_out
 def inv_quad_logdet(
     A: Any,
     rhs: Float[Tensor, "..."],

@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 
+from rangeformer.arrays import numpy_in_numpy_out
 from rangeformer.krylov.certificate import ScaledColumns, column_norms
 from rangeformer.models.learned_krylov import LearnedKrylovModel
 from rangeformer.operators import as_operator
@@ -13,6 +14,7 @@ from rangeformer.solvers.learned_krylov import METHOD, check_learned_krylov, che
 from rangeformer.validation import check_rhs, check_tolerance, like
 
 
+@numpy_in_numpy_out
 def lstsq(
     A: Any,
     rhs: Float[Tensor, "..."],
@@ -81,7 +83,7 @@ def lstsq(
             f"Not converged: ||A^T r|| / (||A|| ||r||) is {worst:.1e} > rtol={rtol:.1e} after {loops} loops. Allow "
             "more loops, or a looser rtol if A is very ill-conditioned."
         )
-        warn_unconverged(message, stacklevel=3)
+        warn_unconverged(message)
     vector = rhs.dim() == 1
     return LeastSquares(
         value=value.squeeze(-1) if vector else value,

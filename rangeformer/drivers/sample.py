@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from rangeformer.arrays import numpy_in_numpy_out
 from rangeformer.dense_factorisation import dense, may_solve_directly
 from rangeformer.krylov.expansion import MAX_BLOCK, expand_until, krylov_space
 from rangeformer.operators import MatrixOperator, as_operator
@@ -21,6 +22,7 @@ from rangeformer.shapes import Float, Tensor
 from rangeformer.validation import check_count, check_square, check_symmetric, check_tolerance
 
 
+@numpy_in_numpy_out
 def sample_gaussian(
     A: Any,
     num_samples: int,

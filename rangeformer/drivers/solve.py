@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 
+from rangeformer.arrays import numpy_in_numpy_out
 from rangeformer.autograd import Adjoint
 from rangeformer.models.looped_model import LoopedModel
 from rangeformer.operators import as_operator
@@ -19,6 +20,7 @@ from rangeformer.solvers.refinement import refine
 from rangeformer.validation import check_rhs, check_square, check_symmetric, like
 
 
+@numpy_in_numpy_out
 def linear_solve(
     A: Any,
     rhs: Float[Tensor, "..."],

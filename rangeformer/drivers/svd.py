@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 
+from rangeformer.arrays import numpy_in_numpy_out
 from rangeformer.krylov.ritz import density, eigenvalues
 from rangeformer.models.learned_krylov import LearnedKrylovModel
 from rangeformer.operators import TransposedOperator, as_operator
@@ -12,6 +13,7 @@ from rangeformer.solvers.learned_krylov import METHOD, check_learned_krylov, che
 from rangeformer.validation import check_count, check_tolerance
 
 
+@numpy_in_numpy_out
 def svdvals(
     A: Any,
     k: int | None = None,
@@ -73,7 +75,7 @@ def svdvals(
     message = "Converged."
     if not bool(converged.all()):
         message = unresolved("singular values", int((~converged).sum()), converged.numel(), loops, rtol)
-        warn_unconverged(message, stacklevel=3)
+        warn_unconverged(message)
     return Spectrum(
         value=value.to(operator.dtype),
         errors=errors.to(operator.dtype),

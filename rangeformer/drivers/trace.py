@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 
+from rangeformer.arrays import numpy_in_numpy_out
 from rangeformer.models.learned_krylov import LearnedKrylovModel
 from rangeformer.models.looped_model import LoopedModel
 from rangeformer.operators import MatrixOperator, as_operator
@@ -15,6 +16,7 @@ from rangeformer.solvers.learned_krylov import METHOD, check_learned_krylov, che
 from rangeformer.validation import check_rhs, check_square, check_symmetric, check_tolerance, like
 
 
+@numpy_in_numpy_out
 def inverse_matmul(
     A: Any,
     B: Float[Tensor, "..."],
@@ -61,6 +63,7 @@ def inverse_matmul(
     return drop_column(solution) if B.dim() == 1 else solution
 
 
+@numpy_in_numpy_out
 def inverse_trace(
     A: Any,
     *,
@@ -102,6 +105,7 @@ def inverse_trace(
     return _estimate(operator, value, error, rtol, loops, METHOD, singular, costs(operator.reads.since(before)))
 
 
+@numpy_in_numpy_out
 def trace(
     A: Any,
     *,

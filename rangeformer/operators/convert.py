@@ -8,6 +8,7 @@ import numpy as np
 import scipy.sparse
 import torch
 
+from rangeformer.arrays import as_floating_tensor, is_array
 from rangeformer.operators.base import MatrixOperator
 from rangeformer.operators.dense import DenseOperator
 from rangeformer.operators.lazy import from_linear_operator, is_linear_operator
@@ -15,7 +16,7 @@ from rangeformer.operators.products import ProductOperator, ScipyOperator
 from rangeformer.operators.sparse import SparseOperator
 
 _ACCEPTED = (
-    "a torch tensor, a numpy array, a scipy.sparse matrix, a scipy or linear_operator "
+    "a torch tensor, a numpy array, a list of rows, a scipy.sparse matrix, a scipy or linear_operator "
     "LinearOperator, or a pair (matmul, shape)"
 )
 
@@ -26,10 +27,10 @@ def as_operator(
     """View a matrix as an operator whose reads are counted.
 
     Args:
-        A: `(*batch, m, n)` torch tensor or numpy array; scipy.sparse matrix; scipy
-            `LinearOperator`; `linear_operator` LinearOperator (lazy kernels included); or a pair
-            `(matmul, shape)` where `matmul` maps `(*batch, n, k)` tensors to `(*batch, m, k)`.
-            A `MatrixOperator` is returned as it is.
+        A: `(*batch, m, n)` torch tensor, numpy array or list of rows (half precision becomes float32, integers and
+            booleans float64); scipy.sparse matrix; scipy `LinearOperator`; `linear_operator` LinearOperator (lazy
+            kernels included); or a pair `(matmul, shape)` where `matmul` maps `(*batch, n, k)` tensors to
+            `(*batch, m, k)`. A `MatrixOperator` is returned as it is.
         dtype: For a `(matmul, shape)` pair: the type its products work in (default float64).
         device: For a `(matmul, shape)` pair: where its products work (default CPU).
 
@@ -37,8 +38,8 @@ def as_operator(
         The operator; `operator.reads` starts at zero.
 
     Raises:
-        TypeError: If `A` is none of these, or not of a floating-point type.
-        ValueError: If `A` is empty, not a matrix, or holds NaN or infinity.
+        TypeError: If `A` is none of these, or complex.
+        ValueError: If `A` is empty, masked, not a matrix, or holds NaN or infinity.
 
     Example:
         >>> import torch, rangeformer as rf
@@ -48,13 +49,8 @@ def as_operator(
     """
     if isinstance(A, MatrixOperator):
         return A
-    if isinstance(A, torch.Tensor):
+    if isinstance(A, torch.Tensor) or is_array(A):
         return DenseOperator(_checked_tensor(A))
-    if isinstance(A, np.ndarray):
-        if A.dtype not in (np.float32, np.float64):
-            raise TypeError(f"`A` must be float32 or float64. Got a numpy array of {A.dtype}.")
-        # torch takes neither negative strides nor read-only memory; only those are copied.
-        return DenseOperator(_checked_tensor(torch.from_numpy(np.require(A, requirements=["C", "W"]))))
     if scipy.sparse.issparse(A):
         return _checked_sparse(A)
     if is_linear_operator(A):
@@ -89,11 +85,10 @@ def _check_shape(shape: Any) -> None:
         raise ValueError(f"`A` must not be empty. Got shape {tuple(shape)}.")
 
 
-def _checked_tensor(A: torch.Tensor) -> torch.Tensor:
-    if A.dtype not in (torch.float32, torch.float64):
-        raise TypeError(f"`A` must be float32 or float64. Got {A.dtype}; convert it, for example A.double().")
-    if A.layout != torch.strided:
+def _checked_tensor(A: Any) -> torch.Tensor:
+    if isinstance(A, torch.Tensor) and A.layout != torch.strided:
         raise TypeError(f"`A` must be a dense tensor. Got layout {A.layout}; pass scipy.sparse.")
+    A = as_floating_tensor("A", A)
     _check_shape(A.shape)
     _check_finite(A)
     return A
@@ -108,8 +103,10 @@ def _check_finite(A: torch.Tensor) -> None:
 
 def _checked_sparse(A: Any) -> SparseOperator:
     _check_shape(A.shape)
+    if A.dtype.kind in "biu":
+        A = A.astype(np.float64)
     if A.dtype not in (np.float32, np.float64):
-        raise TypeError(f"`A` must be float32 or float64. Got a sparse matrix of {A.dtype}.")
+        raise TypeError(f"`A` must be real, float32 or float64. Got a sparse matrix of {A.dtype}.")
     if not np.isfinite(scipy.sparse.csr_array(A).data).all():
         raise ValueError("`A` must be finite. Got NaN or infinite entries in a sparse matrix.")
     return SparseOperator(A)

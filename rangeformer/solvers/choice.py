@@ -126,5 +126,5 @@ def canonical_fallback(fallback: Any) -> Any:
 def _renamed(argument: str, value: Any, renamed: dict[str, str]) -> Any:
     if not isinstance(value, str) or value not in renamed:
         return value
-    warn_renamed(f"`{argument}`={value!r}", repr(renamed[value]), stacklevel=5)
+    warn_renamed(f"`{argument}`={value!r}", repr(renamed[value]))
     return renamed[value]

@@ -184,7 +184,7 @@ def _verified(state: _Refinement, stopping: Stopping, num_iterations: int) -> Re
         if used is not None:
             status = Status.FALLBACK_USED
             message += f" The values come from a dense {used} factorisation instead."
-    warn_unconverged(message, stacklevel=5)
+    warn_unconverged(message)
     return Refined(value, relative, converged, num_iterations, status, cause, used, message)
 
 

@@ -5,7 +5,7 @@ import torch
 from gp_models import exact_gp, loss_of
 
 from gp_integration import RangeFormerLinearOperator, settings
-from gp_integration.deprecation import renamed
+from rangeformer.deprecation import renamed
 
 
 def test_the_keywords_of_a_block():

@@ -61,8 +61,9 @@ DRIVERS: dict[str, Callable] = {
 
 # name -> (call, type of the error, pattern of the message)
 CASES: dict[str, tuple[Callable, type[Exception], str]] = {
-    "rhs numpy": (lambda: rf.linear_solve(A(), np.ones(6)), TypeError, "`rhs` must be a torch tensor. Got ndarray"),
-    "rhs list": (lambda: rf.linear_solve(A(), [1.0] * 6), TypeError, "`rhs` must be a torch tensor. Got list"),
+    "rhs numpy": (lambda: rf.linear_solve(A(), np.ones(6) * 1j), TypeError, "`rhs` must be real. Got torch.complex128"),
+    "rhs list": (lambda: rf.linear_solve(A(), ["1"] * 6), TypeError, "`rhs` must hold numbers. Got an array of <U1"),
+    "rhs text": (lambda: rf.linear_solve(A(), "b"), TypeError, "`rhs` must be a tensor, an array or a list. Got str"),
     "model": (
         lambda: rf.eigvalsh(A(), model="pure"),
         TypeError,
@@ -120,7 +121,7 @@ CASES: dict[str, tuple[Callable, type[Exception], str]] = {
     "rhs NaN": (lambda: rf.linear_solve(A(), with_nan()), ValueError, "`rhs` must be finite. Got NaN or infinite"),
     "rhs NaN, inv_quad": (lambda: rf.inv_quad_logdet(A(), with_nan()), ValueError, "`rhs` must be finite"),
     "rhs short, inv_quad": (lambda: rf.inv_quad_logdet(A(), b(5)), ValueError, "`rhs` must have shape"),
-    "rhs numpy, inv_quad": (lambda: rf.inv_quad_logdet(A(), np.ones(6)), TypeError, "`rhs` must be a torch tensor"),
+    "rhs None, inv_quad": (lambda: rf.inv_quad_logdet(A(), None), TypeError, "`rhs` must be a tensor, an array or a"),
     "method": (
         lambda: rf.linear_solve(A(), b(), method="gmres"),
         ValueError,
@@ -238,10 +239,10 @@ for name, driver in DRIVERS.items():
             "`A` must be symmetric. Got a relative asymmetry of .* pass",
         ),
         f"{name} empty": (lambda d=driver: d(b(0, 0)), ValueError, "`A` must not be empty"),
-        f"{name} integer": (
-            lambda d=driver: d(A().long()),
+        f"{name} complex": (
+            lambda d=driver: d(A() * 1j),
             TypeError,
-            "`A` must be float32 or float64. Got torch.int64",
+            "`A` must be real. Got torch.complex128",
         ),
         f"{name} NaN": (lambda d=driver: d(A() * torch.nan), ValueError, "`A` must be finite. Got 36"),
         f"{name} infinite": (lambda d=driver: d(A() / 0), ValueError, "`A` must be finite. Got 36"),

@@ -236,13 +236,9 @@ def test_gradients_flow_through_every_read():
     ("held", "error", "message"),
     [
         ("matrix", TypeError, "`A` must be a torch tensor, .* Got str"),
-        ([[1.0]], TypeError, "Got list"),
-        (torch.ones(3, 3, dtype=torch.int64), TypeError, "`A` must be float32 or float64. Got torch.int64; convert"),
-        (torch.ones(3, 3, dtype=torch.complex64), TypeError, "`A` must be float32 or float64. Got torch.complex64"),
+        (torch.ones(3, 3, dtype=torch.complex64), TypeError, "`A` must be real. Got torch.complex64"),
         (torch.eye(3).to_sparse(), TypeError, "`A` must be a dense tensor. Got layout torch.sparse_coo"),
-        (np.ones((3, 3), dtype=np.int32), TypeError, "Got a numpy array of int32"),
-        (np.ones((3, 3), dtype=np.float16), TypeError, "Got a numpy array of float16"),
-        (scipy.sparse.csr_array(np.eye(3, dtype=np.int64)), TypeError, "Got a sparse matrix of int64"),
+        (scipy.sparse.csr_array(np.eye(3) * 1j), TypeError, "`A` must be real, .* Got a sparse matrix of complex128"),
         (
             scipy.sparse.linalg.aslinearoperator(np.eye(3, dtype=complex)),
             TypeError,
