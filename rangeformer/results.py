@@ -72,7 +72,7 @@ class Solution(Costs):
 
     Attributes:
         value: `(*batch, n, k)` (or `(n,)` for a vector rhs), in the dtype and on the device of rhs.
-        converged: `(*batch, k)` per column: the iteration met rtol. False if a fallback had to produce `value`.
+        converged: `(*batch, k)` per column: `value` meets rtol, whoever produced it. How it was reached is `status`.
         residual_norms: `(*batch, k)` ||rhs - A value|| / ||rhs||, recomputed from `value` (in float64 where A's storage
             allows).
         num_iterations: Passes of the iteration (a block counts once); loops allowed for "learned-krylov".

@@ -27,6 +27,7 @@ SKETCHES: dict[str, Callable[[], Sketch]] = {
     "rangeformer-untrained": RangeFormerSketch,
 }
 """Sketches that the calls know by name, and what makes them."""
+_COMPLEX = (torch.complex32, torch.complex64, torch.complex128)
 
 
 def as_sketch(sketch: str | Sketch) -> Sketch:
@@ -61,16 +62,37 @@ def renamed_tolerance(rtol: float | None, tolerance: float | None) -> float | No
     return tolerance
 
 
+def refuse_masked(name: str, A: Any) -> None:
+    """A matrix with a mask is not one: reading it would take what lies under the mask for data.
+
+    Args:
+        name: Of the argument.
+        A: What came; a NumPy or torch masked array, or a dask array of such.
+
+    Raises:
+        ValueError: If it is one.
+    """
+    held = getattr(A, "_meta", A) if type(A).__module__.startswith("dask.") else A
+    if isinstance(held, np.ma.MaskedArray) or torch.masked.is_masked_tensor(held):
+        raise ValueError(
+            f"`{name}` must not be masked. Got a masked {'dask array' if held is not A else 'array'}; fill it first, "
+            "with .filled(value), or impute what is missing."
+        )
+
+
 def one_matrix(A: Any) -> MatrixOperator:
     """A as an operator that is not a batch.
 
     Args:
         A: Anything `rangeformer.as_operator` reads; or a NumPy memory map or dask array, which are read block by block.
+            Integers and booleans in memory are converted to float64, half precision to float32.
 
     Raises:
-        TypeError: If A is nothing that can be read.
-        ValueError: If A is a batch, empty or not finite (of what is out of core, that shows in a product).
+        TypeError: If A is nothing that can be read, or complex.
+        ValueError: If A is masked, a batch, empty or not finite (of what is out of core, that shows in a product).
     """
+    refuse_masked("A", A)
+    _refuse_complex(A)
     if isinstance(A, np.memmap):
         return MemmapOperator(A)
     if "dask.array" in sys.modules and isinstance(A, sys.modules["dask.array"].Array):
@@ -82,6 +104,15 @@ def one_matrix(A: Any) -> MatrixOperator:
     if operator.batch_shape:
         raise ValueError(f"`A` must be one matrix (m, n). Got {tuple(operator.shape)}; loop over the batch.")
     return operator
+
+
+def _refuse_complex(A: Any) -> None:
+    dtype = getattr(A, "dtype", None)
+    if dtype in _COMPLEX or (isinstance(dtype, np.dtype) and dtype.kind == "c"):
+        raise TypeError(
+            f"`A` must be real. Got {dtype}; take its real part if the imaginary one is zero, or the real matrix "
+            "[[X, -Y], [Y, X]] of A = X + iY, which has every singular value of A twice."
+        )
 
 
 def check_rank(operator: MatrixOperator, rank: int) -> None:

@@ -12,14 +12,16 @@ import torch
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.extmath import svd_flip
-from sklearn.utils.sparsefuncs import mean_variance_axis
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from rangeformer import MatrixOperator, as_operator
 from rangeformer.validation import check_count, check_tolerance
 from sketching.algorithms.randomized_svd import AUTO, randomized_svd
+from sketching.arguments import refuse_masked
 from sketching.centred_operator import CentredOperator
+from sketching.moments import centred_table, moments_of, scaled_table, variances_along, variances_of
 from sketching.results import LowRank
+from sketching.scaled_operator import restored
 from sketching.sketches import Sketch
 
 _SPARSE = ("csr", "csc")
@@ -76,10 +78,11 @@ class _Projection(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
             check_tolerance("tol", self.tol)
 
     def _checked(self, X: Any, *, reset: bool) -> Any:
+        refuse_masked("X", X)
         return validate_data(self, X, accept_sparse=_SPARSE, dtype=[np.float64, np.float32], reset=reset)
 
-    def _decompose(self, A: MatrixOperator, n_components: int) -> tuple[np.ndarray, np.ndarray]:
-        """Singular values and components, signs by the components; keeps the evidence."""
+    def _decompose(self, A: MatrixOperator, n_components: int, exponent: int) -> np.ndarray:
+        """Singular values of 2^-exponent X in float64; keeps those of X, the components and the evidence."""
         seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
         result: LowRank = randomized_svd(
             A,
@@ -91,11 +94,12 @@ class _Projection(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
             rtol=None if self.tol is None else float(self.tol),
             generator=torch.Generator().manual_seed(seed),
         )
-        _, components = svd_flip(result.U.numpy(), result.Vh.numpy(), u_based_decision=False)
+        _, self.components_ = svd_flip(result.U.numpy(), result.Vh.numpy(), u_based_decision=False)
         self.relative_error_ = result.relative_error
         self.n_passes_ = result.num_passes
         self.converged_ = result.converged
-        return result.S.numpy(), components
+        self.singular_values_ = restored(result.S, exponent, result.S.dtype, "Singular values").numpy()
+        return result.S.numpy().astype(np.float64)
 
     @property
     def _n_features_out(self) -> int:
@@ -123,12 +127,15 @@ class RangeFormerSVD(_Projection):
 
     Attributes:
         components_: `(n_components, n_features)` right singular vectors; of each the largest entry is positive.
-        explained_variance_: `(n_components,)` variances of the projected training data.
+        explained_variance_: `(n_components,)` variances of the projected training data; infinite or zero, with a
+            warning, where X's dtype does not hold them.
         explained_variance_ratio_: The same over the total variance.
         singular_values_: `(n_components,)`.
         relative_error_: Estimate of the relative Frobenius error of the approximation.
         n_passes_: Times X was read as a whole to find it; projecting X is one more.
-        converged_: Whether `tol` was met.
+        converged_: Whether `tol` was met, with a margin for the estimate's own error. True if `tol` is None, which
+            promises nothing: `relative_error_` says how good the approximation is, and leading singular values may be
+            10 or 20 per cent off where they hardly decay.
 
     Example:
         >>> import numpy as np
@@ -164,13 +171,13 @@ class RangeFormerSVD(_Projection):
         self._check_parameters()
         X = self._checked(X, reset=True)
         _check_components(self.n_components, X.shape)
-        self.singular_values_, self.components_ = self._decompose(as_operator(X), int(self.n_components))
-        # not U S: the factors of an approximation of X are not the projection of X
-        projected = X @ self.components_.T
-        self.explained_variance_ = projected.var(axis=0)
-        variances = _sparse_moments(X)[1] if scipy.sparse.issparse(X) else X.var(axis=0)
-        self.explained_variance_ratio_ = _ratio(self.explained_variance_, variances.sum())
-        return projected
+        moments = moments_of(X)
+        self._decompose(as_operator(scaled_table(X, moments.exponent)), int(self.n_components), moments.exponent)
+        # not S: the factors of an approximation of X are not the projection of X
+        explained = variances_along(X, moments, self.components_)
+        self.explained_variance_ = variances_of(explained, moments.exponent, X.dtype)
+        self.explained_variance_ratio_ = _ratio(explained, moments.variance.sum(), X.dtype)
+        return X @ self.components_.T
 
     def transform(self, X: Any) -> np.ndarray:
         """Project X on the components.
@@ -194,6 +201,7 @@ class RangeFormerSVD(_Projection):
             `(n_samples, n_features)`.
         """
         check_is_fitted(self)
+        refuse_masked("X", X)
         return np.asarray(X) @ self.components_
 
 
@@ -213,7 +221,8 @@ class RangeFormerPCA(_Projection):
 
     Attributes:
         components_: `(n_components, n_features)` principal axes; of each the largest entry is positive.
-        explained_variance_: `(n_components,)`, with n_samples - 1 degrees of freedom.
+        explained_variance_: `(n_components,)`, with n_samples - 1 degrees of freedom; infinite or zero, with a warning,
+            where X's dtype does not hold them.
         explained_variance_ratio_: The same over the total variance.
         singular_values_: `(n_components,)` of the centred X.
         mean_: `(n_features,)`.
@@ -222,7 +231,9 @@ class RangeFormerPCA(_Projection):
         noise_variance_: Mean variance of the directions left out.
         relative_error_: Estimate of the relative Frobenius error of the approximation of the centred X.
         n_passes_: Times X was read as a whole to find it; the mean and the projection are two more.
-        converged_: Whether `tol` was met.
+        converged_: Whether `tol` was met, with a margin for the estimate's own error. True if `tol` is None, which
+            promises nothing: `relative_error_` says how good the approximation is, and leading singular values may be
+            10 or 20 per cent off where they hardly decay.
 
     Example:
         >>> import numpy as np
@@ -264,20 +275,22 @@ class RangeFormerPCA(_Projection):
             raise ValueError(f"`X` must have at least 2 rows to have a variance. Got n_samples = {m}.")
         count = min(m, n) if self.n_components is None else int(self.n_components)
         _check_components(count, X.shape)
+        moments = moments_of(X)
+        exponent = moments.exponent
+        self.mean_ = np.ldexp(moments.mean, exponent).astype(X.dtype)
         if scipy.sparse.issparse(X):
-            self.mean_, variances = _sparse_moments(X)
-            A: MatrixOperator = CentredOperator(as_operator(X), torch.from_numpy(self.mean_))
+            mean = torch.from_numpy(moments.mean.astype(X.dtype))
+            A: MatrixOperator = CentredOperator(as_operator(scaled_table(X, exponent)), mean)
         else:
-            self.mean_ = X.mean(axis=0)
-            centred = X - self.mean_
-            variances, A = centred.var(axis=0), as_operator(centred)
-        self.singular_values_, self.components_ = self._decompose(A, count)
+            A = as_operator(centred_table(X, moments))
+        explained = self._decompose(A, count, exponent) ** 2 / (m - 1)
         self.n_components_, self.n_samples_ = count, m
-        self.explained_variance_ = self.singular_values_**2 / (m - 1)
-        total = float(np.sum(variances, dtype=np.float64)) * m / (m - 1)
-        self.explained_variance_ratio_ = _ratio(self.explained_variance_, total)
-        left_out = max(total - float(self.explained_variance_.sum(dtype=np.float64)), 0.0)
-        self.noise_variance_ = left_out / (min(m, n) - count) if count < min(m, n) else 0.0
+        self.explained_variance_ = variances_of(explained, exponent, X.dtype)
+        total = float(moments.variance.sum()) * m / (m - 1)
+        self.explained_variance_ratio_ = _ratio(explained, total, X.dtype)
+        left_out = max(total - float(explained.sum()), 0.0) / max(min(m, n) - count, 1)
+        with np.errstate(over="ignore", under="ignore"):
+            self.noise_variance_ = float(np.ldexp(left_out, 2 * exponent)) if count < min(m, n) else 0.0
         return self._project(X)
 
     def transform(self, X: Any) -> np.ndarray:
@@ -302,6 +315,7 @@ class RangeFormerPCA(_Projection):
             `(n_samples, n_features)`.
         """
         check_is_fitted(self)
+        refuse_masked("X", X)
         return (np.asarray(X) * self._scale() if self.whiten else np.asarray(X)) @ self.components_ + self.mean_
 
     def _project(self, X: Any) -> np.ndarray:
@@ -313,7 +327,8 @@ class RangeFormerPCA(_Projection):
 
     def _scale(self) -> np.ndarray:
         """Standard deviations, directions without any not blown up."""
-        deviation = np.sqrt(self.explained_variance_)
+        # not of variances: squares may have left the range
+        deviation = self.singular_values_ / np.sqrt(self.n_samples_ - 1).astype(self.singular_values_.dtype)
         smallest = np.finfo(deviation.dtype).eps * max(deviation.max(), np.finfo(deviation.dtype).tiny)
         return np.maximum(deviation, smallest)
 
@@ -326,12 +341,6 @@ def _check_components(n_components: int, shape: tuple[int, int]) -> None:
         )
 
 
-def _sparse_moments(X: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Means and variances of the columns, in X's dtype."""
-    moments: Any = mean_variance_axis(X, axis=0)
-    return moments[0].astype(X.dtype), moments[1].astype(X.dtype)
-
-
-def _ratio(explained: np.ndarray, total: Any) -> np.ndarray:
+def _ratio(explained: np.ndarray, total: float, dtype: Any) -> np.ndarray:
     """Shares of the total, zero if there is none."""
-    return explained / total if total > 0 else np.zeros_like(explained)
+    return (explained / total if total > 0 else np.zeros_like(explained)).astype(dtype)

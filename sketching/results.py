@@ -18,7 +18,9 @@ class LowRank:
         num_passes: Times A was read as a whole.
         num_matvecs: Vectors multiplied by A or A.mT.
         num_entries: Entries read outside products: c rows of n read by a sketch count c n, c / m of a pass.
-        converged: Whether `rtol` was met, with a margin for the estimate's own error; True if none was asked for.
+        converged: Whether `rtol` was met, with a margin for the estimate's own error. True if none was asked for, which
+            promises nothing: `relative_error` says how good the answer is, and single values may be further off. False
+            from one view that shows no more of A than zero does.
         message: What happened, in a sentence.
     """
 
@@ -72,7 +74,8 @@ class Range:
         num_passes: Times A was read as a whole.
         num_matvecs: Vectors multiplied by A or A.mT.
         num_entries: Entries read outside products.
-        converged: Whether `rtol` was met; True if none was asked for.
+        converged: Whether `rtol` was met, with a margin for the estimate's own error. True if none was asked for, which
+            promises nothing: `relative_error` says how good the basis is.
         message: What happened, in a sentence.
     """
 

@@ -5,9 +5,12 @@ from dataclasses import dataclass
 
 import torch
 
-from rangeformer.dense_factorisation import direct_solve
+from rangeformer.dense_factorisation import dense, direct_solve, may_solve_directly
+from rangeformer.krylov.compensated import compensated_residual
 from rangeformer.operators import MatrixOperator
 from rangeformer.shapes import Bool, Float, Tensor
+
+_UNCERTAIN = 0.1  # rounding below this share of what decides cannot change the verdict
 
 
 def powers_of_two(rhs: Tensor) -> Float[Tensor, "*batch 1 k"]:
@@ -70,7 +73,7 @@ def relative_residuals(
     """
     if not bool(value.any()):
         residual = rhs
-    elif needs_precision(operator, rtol):
+    elif needs_precision(operator, value, scale, rtol):
         residual = rhs - operator.matmul_precise(value)
     else:
         residual = rhs - operator.matmul(value.to(operator.dtype)).to(torch.float64)
@@ -78,9 +81,62 @@ def relative_residuals(
     return torch.where(relative.isfinite(), relative, torch.full_like(relative, torch.inf)), residual
 
 
-def needs_precision(operator: MatrixOperator, rtol: float) -> bool:
-    """Whether rounding in a product of A's own precision could be mistaken for a residual of this size."""
-    return rtol < 10 * math.sqrt(operator.num_rows) * torch.finfo(operator.dtype).eps
+def needs_precision(operator: MatrixOperator, value: Tensor, scale: Tensor, rtol: float) -> bool:
+    """Whether rounding to A's own precision, of products or of the value, could hide a residual of this size."""
+    if rtol < 10 * math.sqrt(operator.num_rows) * torch.finfo(operator.dtype).eps:
+        return True
+    if operator.dtype == torch.float64:
+        return False  # there is no higher one; `certified_residuals` sees to the cases that matter
+    return bool((rounding(operator, value, scale, operator.dtype) > _UNCERTAIN * rtol).any())
+
+
+def rounding(operator: MatrixOperator, value: Tensor, scale: Tensor, dtype: torch.dtype) -> Float[Tensor, "*batch k"]:
+    """What rounding a product in `dtype` may do to the relative residual of `value`; zero where it cannot be known.
+
+    Rounding errors of sums of n terms add up at random: sqrt(n) eps |A| |value|, with |A| from the diagonal, which
+    bounds the entries of a positive semi-definite A.
+    """
+    sizes = operator.sizes
+    if sizes is None:
+        return torch.zeros_like(scale)
+    share = math.sqrt(operator.num_rows) * torch.finfo(dtype).eps
+    reach = (sizes.unsqueeze(-1) * value.abs()).sum(-2)
+    bound = share * torch.linalg.vector_norm(sizes, dim=-1).unsqueeze(-1) * reach / scale
+    return torch.where(bound.isfinite(), bound, torch.full_like(bound, torch.inf))
+
+
+def certified_residuals(
+    operator: MatrixOperator,
+    rhs: Float[Tensor, "*batch n k"],
+    value: Float[Tensor, "*batch n k"],
+    scale: Float[Tensor, "*batch k"],
+    relative: Float[Tensor, "*batch k"],
+    rtol: float,
+) -> Float[Tensor, "*batch k"]:
+    """Relative residuals, recomputed in twice the precision where rounding could hide that rtol is missed.
+
+    Args:
+        operator: A, square.
+        rhs: As in `relative_residuals`.
+        value: As it is returned, divided as `rhs` is, float64.
+        scale: As in `relative_residuals`.
+        relative: What float64 products say of `value`.
+        rtol: What decides.
+    """
+    if not may_solve_directly(operator):
+        return relative
+    error = rounding(operator, value, scale, torch.float64)
+    doubtful = (error > _UNCERTAIN * relative) & (relative + error > rtol) & relative.isfinite()
+    if not bool(doubtful.any()):
+        return relative
+    sizes = operator.sizes
+    assert sizes is not None
+    # In units of the diagonal no entry is beyond one: slices of rows lose nothing. Powers of two are exact.
+    units = powers_of_two(torch.where(sizes > 0, sizes, torch.ones_like(sizes)).unsqueeze(-2)).mT
+    matrix = dense(operator) / units / units.mT
+    residual = units * compensated_residual(matrix, rhs / units, value * units)
+    exact = torch.linalg.vector_norm(residual, dim=-2) / scale
+    return torch.where(doubtful & exact.isfinite(), exact, relative)
 
 
 def directly_where_better(

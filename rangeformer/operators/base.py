@@ -56,6 +56,7 @@ class MatrixOperator(ABC):
         self.dtype = dtype
         self.device = torch.device(device)
         self.reads = Reads()
+        self._sizes: Tensor | None = None
 
     @property
     def batch_shape(self) -> torch.Size:
@@ -71,6 +72,17 @@ class MatrixOperator(ABC):
     def num_columns(self) -> int:
         """n, the number of columns."""
         return self.shape[-1]
+
+    @property
+    def sizes(self) -> Float[Tensor, "*batch n"] | None:
+        """Square roots d of the diagonal's magnitude, float64, or None without entries; n entries, read once.
+
+        |a_ij| <= d_i d_j where A is positive semi-definite: what rounding in a product can do follows from them.
+        """
+        if self._sizes is None and self.has_entries and self.num_rows == self.num_columns:
+            with torch.no_grad():
+                self._sizes = self.diagonal().detach().to(torch.float64).abs().sqrt()
+        return self._sizes
 
     @property
     def requires_grad(self) -> bool:

@@ -7,7 +7,12 @@ import torch
 
 from rangeformer.autograd import Adjoint
 from rangeformer.dense_factorisation import may_solve_directly
-from rangeformer.krylov.certificate import ScaledColumns, directly_where_better, relative_residuals
+from rangeformer.krylov.certificate import (
+    ScaledColumns,
+    certified_residuals,
+    directly_where_better,
+    relative_residuals,
+)
 from rangeformer.models.checkpoint import SHIPPED, load
 from rangeformer.models.learned_krylov import LearnedKrylovModel
 from rangeformer.models.looped_model import LoopedModel
@@ -90,13 +95,13 @@ def solve_by_model(
 
     def adjoint(gradient: Tensor) -> Tensor:
         solution = solve(operator if symmetric else TransposedOperator(operator), gradient)
-        if not bool(solution.converged.all()):
+        if solution.cause is not Status.CONVERGED:
             warn_unconverged(f"In the gradient: {solution.message}")
         return solution.value
 
     with torch.no_grad():
         solution = solve(operator, rhs.detach())
-    if not bool(solution.converged.all()):
+    if solution.cause is not Status.CONVERGED:
         warn_unconverged(solution.message)
     value = solution.value
     if torch.is_grad_enabled() and (operator.requires_grad or rhs.requires_grad):
@@ -120,6 +125,7 @@ def _solve(
     usable = value.isfinite().all(-2, keepdim=True) & ~scaled.is_zero.unsqueeze(-2)
     value = torch.where(usable, value, torch.zeros_like(value))
     relative, _ = relative_residuals(operator, wide, value.to(torch.float64) / size, scale, rtol)
+    relative = certified_residuals(operator, wide, value.to(torch.float64) / size, scale, relative, rtol)
     converged, used_fallback = relative <= rtol, None
     cause, message = Status.CONVERGED, Status.CONVERGED.value
     if not bool(converged.all()):
@@ -129,6 +135,9 @@ def _solve(
             value, relative, used_fallback = directly_where_better(
                 operator, wide, value, relative, ~converged, size=size, scale=scale, rtol=rtol
             )
+            back = value.to(torch.float64) / size
+            relative = certified_residuals(operator, wide, back, scale, relative, rtol)
+            converged = relative <= rtol
             if used_fallback is not None:
                 message += f" The values come from a dense {used_fallback} factorisation instead."
     return Solution(

@@ -10,7 +10,13 @@ from dataclasses import dataclass
 import torch
 
 from rangeformer.dense_factorisation import may_solve_directly
-from rangeformer.krylov.certificate import ScaledColumns, directly_where_better, needs_precision, relative_residuals
+from rangeformer.krylov.certificate import (
+    ScaledColumns,
+    certified_residuals,
+    directly_where_better,
+    needs_precision,
+    relative_residuals,
+)
 from rangeformer.krylov.conjugate_gradients import Iterate
 from rangeformer.operators import MatrixOperator
 from rangeformer.preconditioners.base import Preconditioner
@@ -29,7 +35,7 @@ class Refined:
     Attributes:
         value: `(*batch, n, k)` in A's dtype.
         relative: `(*batch, k)` relative residual norms, recomputed, float64.
-        converged: `(*batch, k)` whether the iteration met rtol.
+        converged: `(*batch, k)` whether `relative` is at most rtol, whoever produced the value.
         num_iterations: Passes of the iteration.
         status: How it ended.
         cause: How the iteration ended, before a fallback.
@@ -150,16 +156,22 @@ class _Refinement:
         # Beyond rounding, the value may leave the range of its type altogether.
         out_of_range = bool(((back - self.value).abs() > torch.finfo(dtype).eps * self.value.abs()).any())
         relative = self.relative
-        if out_of_range or (dtype != torch.float64 and needs_precision(self.operator, self.rtol)):
+        if out_of_range or (dtype != torch.float64 and needs_precision(self.operator, back, self.scale, self.rtol)):
             relative, _ = self.residual_of(back)
         return rounded, relative
+
+    def certified(self, value: Tensor, relative: Tensor) -> Tensor:
+        """Relative residuals of a value in A's dtype, recomputed in twice the precision where rounding decides."""
+        back = value.to(torch.float64) / self.size
+        return certified_residuals(self.operator, self.rhs, back, self.scale, relative, self.rtol)
 
 
 def _verified(state: _Refinement, stopping: Stopping, num_iterations: int) -> Refined:
     solved = bool((state.relative <= stopping.rtol).all())
     value, relative = state.rounded()
-    converged = (relative <= stopping.rtol) & ~state.indefinite
-    if bool(converged.all()):
+    relative = state.certified(value, relative)
+    converged = relative <= stopping.rtol
+    if bool((converged & ~state.indefinite).all()):
         done = Status.CONVERGED
         return Refined(value, relative, converged, num_iterations, done, done, None, done.value)
     if bool(state.indefinite.any()):
@@ -181,6 +193,8 @@ def _verified(state: _Refinement, stopping: Stopping, num_iterations: int) -> Re
             scale=state.scale,
             rtol=stopping.rtol,
         )
+        relative = state.certified(value, relative)
+        converged = relative <= stopping.rtol
         if used is not None:
             status = Status.FALLBACK_USED
             message += f" The values come from a dense {used} factorisation instead."

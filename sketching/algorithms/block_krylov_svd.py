@@ -16,6 +16,7 @@ from sketching.algorithms.error_estimate import check_finite, draw_test_vectors,
 from sketching.algorithms.new_directions import new_directions
 from sketching.arguments import as_sketch, check_rank, draw_sketch, one_matrix, rows_allowed
 from sketching.results import LowRank
+from sketching.scaled_operator import ScaledOperator, restored
 from sketching.sketches import Sketch
 
 
@@ -41,7 +42,7 @@ def block_krylov_svd(
         generator: Source of all randomness; a fixed one if None.
 
     Returns:
-        As `randomized_svd`.
+        As `randomized_svd` without `rtol`: `converged` is True and promises nothing.
 
     Raises:
         TypeError: Wrong type of an argument.
@@ -53,7 +54,7 @@ def block_krylov_svd(
         >>> [round(x, 4) for x in S.tolist()]
         [8.0, 7.0]
     """
-    operator = one_matrix(A)
+    operator = ScaledOperator(one_matrix(A))
     check_rank(operator, rank)
     check_count("block_size", block_size, least=1, optional=True)
     check_count("num_iterations", num_iterations, least=0, optional=True)
@@ -95,7 +96,7 @@ def block_krylov_svd(
     relative = (missed / total) ** 0.5 if total > 0 else 0.0
     return LowRank(
         U=Q @ U[:, :rank].to(Q.dtype),
-        S=S[:rank].to(Q.dtype),
+        S=restored(S[:rank], operator.exponent, Q.dtype, "Singular values"),
         Vh=Vh[:rank].to(Q.dtype) @ Q_right.mT,
         relative_error=relative,
         num_passes=reads.passes,

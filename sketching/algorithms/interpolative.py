@@ -14,6 +14,7 @@ import torch
 from rangeformer.shapes import Float, Int, Tensor
 from sketching.algorithms.randomized_svd import AUTO, randomized_svd
 from sketching.arguments import check_rank, one_matrix
+from sketching.scaled_operator import ScaledOperator, restored, times_power_of_two
 from sketching.sketches import Sketch
 
 
@@ -91,7 +92,7 @@ def interpolative(
         >>> sketching.interpolative(A, 1).columns.tolist()
         [1]
     """
-    operator = one_matrix(A)
+    operator = ScaledOperator(one_matrix(A))
     check_rank(operator, rank)
     before = operator.reads.snapshot()
     _, S, Vh = randomized_svd(
@@ -128,7 +129,8 @@ def cur(
         TypeError: Wrong type of an argument.
         ValueError: Wrong value of an argument, or A without entry access.
     """
-    operator = one_matrix(A)
+    matrix = one_matrix(A)
+    operator = ScaledOperator(matrix)
     check_rank(operator, rank)
     if not operator.has_entries:
         raise ValueError("`A` must have entries to read. Got products alone; use `randomized_svd`.")
@@ -141,12 +143,14 @@ def cur(
     )
     columns, _ = _pivoted(S.unsqueeze(-1) * Vh)
     rows, _ = _pivoted(S.unsqueeze(-1) * U.mT)
-    C, R = operator.columns(columns.to(operator.device)), operator.rows(rows.to(operator.device))
-    eps = torch.finfo(operator.dtype).eps * max(operator.shape)
-    left = torch.linalg.pinv(C.to(torch.float64), rtol=eps) @ U
-    right = Vh @ torch.linalg.pinv(R.to(torch.float64), rtol=eps)
+    with torch.no_grad():
+        C, R = matrix.columns(columns.to(matrix.device)), matrix.rows(rows.to(matrix.device))
+    eps = torch.finfo(matrix.dtype).eps * max(matrix.shape)
+    scaled_C, scaled_R = (times_power_of_two(part.to(torch.float64), -operator.exponent) for part in (C, R))
+    left = torch.linalg.pinv(scaled_C, rtol=eps) @ U
+    right = Vh @ torch.linalg.pinv(scaled_R, rtol=eps)
     reads = operator.reads.since(before)
-    middle = (left * S @ right).to(operator.dtype)
+    middle = restored(left * S @ right, -operator.exponent, matrix.dtype, "Entries of U")
     return CUR(C, middle, R, columns, rows, reads.passes, reads.entries)
 
 

@@ -17,6 +17,7 @@ from rangeformer.validation import check_count, check_square, check_symmetric
 from sketching.algorithms.error_estimate import check_finite, draw_test_vectors
 from sketching.arguments import as_sketch, check_rank, draw_sketch, one_matrix, rows_allowed
 from sketching.results import Eigen
+from sketching.scaled_operator import ScaledOperator, restored
 from sketching.sketches import Sketch
 
 
@@ -52,7 +53,7 @@ def nystrom(
         >>> [round(x, 3) for x in w.tolist()]
         [5.0, 3.0]
     """
-    operator = one_matrix(A)
+    operator = ScaledOperator(one_matrix(A))
     check_square(operator)
     check_rank(operator, rank)
     check_count("num_oversamples", num_oversamples, least=0)
@@ -93,7 +94,7 @@ def pivoted_nystrom(
         TypeError: Wrong type of an argument.
         ValueError: Wrong value of an argument; A not square or without entry access.
     """
-    operator = one_matrix(A)
+    operator = ScaledOperator(one_matrix(A))
     check_square(operator)
     check_rank(operator, rank)
     check_count("num_columns", num_columns, least=rank, optional=True)
@@ -109,7 +110,7 @@ def pivoted_nystrom(
         left = float(found.residual_diagonal.to(torch.float64).sum() + S[rank:].square().sum())
     reads = operator.reads.since(before)
     return Eigen(
-        eigenvalues=S[:rank].square().to(operator.dtype),
+        eigenvalues=restored(S[:rank].square(), operator.exponent, operator.dtype, "Eigenvalues"),
         eigenvectors=U[:, :rank].to(operator.dtype),
         relative_error=left / trace if trace > 0 else 0.0,
         num_passes=reads.passes,
@@ -138,7 +139,7 @@ def _factor(omega: Float[Tensor, "n l"], image: Float[Tensor, "n l"], dtype: tor
     return torch.linalg.solve_triangular(lower.mT, image, upper=True, left=False)
 
 
-def _eigen(operator, factor: Tensor, rank: int, before, tests: Tensor, test_images: Tensor) -> Eigen:
+def _eigen(operator: ScaledOperator, factor: Tensor, rank: int, before, tests: Tensor, test_images: Tensor) -> Eigen:
     U, S, _ = torch.linalg.svd(factor, full_matrices=False)
     n, found = U.shape[0], S.shape[0]
     # the shift is taken out again; values below it are rounding
@@ -153,7 +154,7 @@ def _eigen(operator, factor: Tensor, rank: int, before, tests: Tensor, test_imag
     error = (test_images.to(torch.float64) - approximation).square().sum()
     reads = operator.reads.since(before)
     return Eigen(
-        eigenvalues=values.to(operator.dtype),
+        eigenvalues=restored(values, operator.exponent, operator.dtype, "Eigenvalues"),
         eigenvectors=basis.to(operator.dtype),
         relative_error=float((error / total).sqrt()) if bool(total > 0) else 0.0,
         num_passes=reads.passes,

@@ -12,6 +12,7 @@ from rangeformer.validation import check_count, check_square, check_symmetric
 from sketching.algorithms.error_estimate import check_finite, draw_test_vectors
 from sketching.arguments import as_sketch, check_rank, draw_sketch, one_matrix, rows_allowed
 from sketching.results import Eigen
+from sketching.scaled_operator import ScaledOperator, restored
 from sketching.sketches import Sketch
 
 
@@ -49,7 +50,7 @@ def randomized_eigh(
         >>> [round(x, 4) for x in w.tolist()]
         [-5.0, 3.0]
     """
-    operator = one_matrix(A)
+    operator = ScaledOperator(one_matrix(A))
     check_square(operator)
     check_rank(operator, rank)
     check_count("num_oversamples", num_oversamples, least=0)
@@ -76,7 +77,7 @@ def randomized_eigh(
         total = test_images.to(torch.float64).square().sum()
     reads = operator.reads.since(before)
     return Eigen(
-        eigenvalues=values.to(Q.dtype),
+        eigenvalues=restored(values, operator.exponent, Q.dtype, "Eigenvalues"),
         eigenvectors=basis,
         relative_error=float((error.square().sum() / total).sqrt()) if bool(total > 0) else 0.0,
         num_passes=reads.passes,

@@ -16,6 +16,7 @@ from sketching.algorithms.error_estimate import Missed, check_finite, draw_test_
 from sketching.algorithms.new_directions import new_directions
 from sketching.arguments import as_sketch, check_rank, draw_sketch, one_matrix, renamed_tolerance, rows_allowed
 from sketching.results import Range
+from sketching.scaled_operator import ScaledOperator
 from sketching.sketches import Gaussian, Sketch
 
 
@@ -45,7 +46,8 @@ def range_finder(
         tolerance: The former name of `rtol`; deprecated.
 
     Returns:
-        The basis with an estimate of its error; `converged` says whether a tolerance was met.
+        The basis with an estimate of its error; `converged` says whether `rtol` was met. Without `rtol` it is True and
+        promises nothing.
 
     Raises:
         TypeError: Wrong type of an argument.
@@ -57,7 +59,7 @@ def range_finder(
         >>> sketching.range_finder(A, rtol=1e-3, block_size=2).Q.shape[1]
         2
     """
-    operator = one_matrix(A)
+    operator = ScaledOperator(one_matrix(A))
     limit = min(operator.num_rows, operator.num_columns)
     rtol = renamed_tolerance(rtol, tolerance)
     if rank is None and rtol is None:

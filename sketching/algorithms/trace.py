@@ -11,12 +11,13 @@ from typing import Any
 
 import torch
 
-from rangeformer.operators import MatrixOperator
+from rangeformer.operators import Reads
 from rangeformer.randomness import SKETCH, generator_or_default
 from rangeformer.shapes import Float, Tensor
 from rangeformer.validation import check_count, check_square
 from sketching.algorithms.error_estimate import check_finite
 from sketching.arguments import as_sketch, draw_sketch, one_matrix, rows_allowed
+from sketching.scaled_operator import ScaledOperator, restored
 from sketching.sketches import Sketch
 
 
@@ -95,8 +96,7 @@ def estimate_trace(
         rest = (probes.to(torch.float64) * image).sum(0)
         value = known + float(rest.mean()) if rest.numel() else known
         error = float(rest.std()) / rest.numel() ** 0.5 if rest.numel() > 1 else 0.0
-    reads = operator.reads.since(before)
-    return TraceEstimate(value, error, reads.matvecs, reads.passes, reads.entries)
+    return estimate_of(value, error, operator.exponent, operator.reads.since(before))
 
 
 def estimate_diagonal(
@@ -133,9 +133,27 @@ def estimate_diagonal(
         rest = probes.to(torch.float64) * (image - wide @ (wide.mT @ image))
         error = rest.std(-1) / rest.shape[-1] ** 0.5
     reads = operator.reads.since(before)
-    dtype = operator.dtype
-    value = (known + rest.mean(-1)).to(dtype)
-    return DiagonalEstimate(value, error.to(dtype), reads.matvecs, reads.passes, reads.entries)
+    value, error = (
+        restored(part, operator.exponent, operator.dtype, "Diagonal entries") for part in (known + rest.mean(-1), error)
+    )
+    return DiagonalEstimate(value, error, reads.matvecs, reads.passes, reads.entries)
+
+
+def estimate_of(value: float, error: float, exponent: int, reads: Reads) -> TraceEstimate:
+    """The estimate for A from that for 2^-exponent A.
+
+    Args:
+        value: Of the trace.
+        error: Its standard error.
+        exponent: Of the scaling.
+        reads: What was read.
+
+    Raises:
+        ValueError: If float64 does not hold it.
+    """
+    pair = restored(torch.tensor([value, error], dtype=torch.float64), exponent, torch.float64, "Traces")
+    value, error = pair.tolist()
+    return TraceEstimate(value, error, reads.matvecs, reads.passes, reads.entries)
 
 
 def _prepare(
@@ -146,9 +164,9 @@ def _prepare(
     generator: torch.Generator | None,
     *,
     project: bool = True,
-) -> tuple[MatrixOperator, Tensor, Tensor, Any]:
+) -> tuple[ScaledOperator, Tensor, Tensor, Reads]:
     """The operator, Q, random signs (outside Q if `project`), and the cost counts before."""
-    operator = one_matrix(A)
+    operator = ScaledOperator(one_matrix(A))
     check_square(operator)
     check_count("num_matvecs", num_matvecs, least=6)
     size = min(num_matvecs // 3, operator.num_rows)

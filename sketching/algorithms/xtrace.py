@@ -19,8 +19,9 @@ from rangeformer.randomness import SKETCH, draw_normal, generator_or_default
 from rangeformer.shapes import Float, Tensor
 from rangeformer.validation import check_count, check_square
 from sketching.algorithms.error_estimate import check_finite
-from sketching.algorithms.trace import TraceEstimate
+from sketching.algorithms.trace import TraceEstimate, estimate_of
 from sketching.arguments import one_matrix
+from sketching.scaled_operator import ScaledOperator
 
 _FEWEST = 4  # products; one vector has nobody to be compared with
 
@@ -48,7 +49,7 @@ def xtrace(A: Any, num_matvecs: int, *, generator: torch.Generator | None = None
         >>> round(sketching.xtrace(torch.diag(torch.tensor([9.0, 1.0, 0.0, 0.0])), 8).value, 4)
         10.0
     """
-    operator = one_matrix(A)
+    operator = ScaledOperator(one_matrix(A))
     check_square(operator)
     check_count("num_matvecs", num_matvecs, least=_FEWEST)
     n = operator.num_rows
@@ -64,7 +65,7 @@ def xtrace(A: Any, num_matvecs: int, *, generator: torch.Generator | None = None
         estimates = _leave_one_out(*(part.to(torch.float64) for part in (omega, image, Q, image_Q)))
     reads = operator.reads.since(before)
     error = float(estimates.std()) / count**0.5 if count > 1 else 0.0
-    return TraceEstimate(float(estimates.mean()), error, reads.matvecs, reads.passes, reads.entries)
+    return estimate_of(float(estimates.mean()), error, operator.exponent, reads)
 
 
 def _leave_one_out(

@@ -236,7 +236,8 @@ def _member(matrix: Any, rank: int, max_rows: int | None, k: int) -> _Member:
     operator = one_matrix(matrix)
     check_rank(operator, rank)
     eye = torch.eye(operator.num_columns, dtype=operator.dtype, device=operator.device)
-    dense = operator.matmul(eye).to(torch.float64)
+    with torch.no_grad():
+        dense = operator.matmul(eye).to(torch.float64)
     if not bool(torch.isfinite(dense).all()):
         raise ValueError(f"`matrices` must be finite. Got NaN or infinite entries in number {k}.")
     peak = dense.abs().max()

@@ -1,5 +1,8 @@
 """Matrices and arguments that break naive code: the right answer, or an error that says what to do."""
 
+import inspect
+import warnings
+
 import numpy as np
 import pytest
 import scipy.sparse
@@ -136,8 +139,103 @@ def test_nothing_is_drawn_from_the_global_generator():
     assert torch.equal(state, torch.random.get_rng_state())
 
 
-@pytest.mark.parametrize("factor", [1e-200, 1e200])
-@pytest.mark.parametrize("call", [sketching.randomized_svd, sketching.block_krylov_svd, sketching.randomized_eigh])
-def test_a_size_whose_square_no_float_holds_is_said(call, factor):
-    with pytest.raises(ValueError, match="`A` must be of a size whose square float64 can hold"):
-        call(factor * torch.eye(20, dtype=torch.float64), 3)
+CALLS = {
+    "randomized_svd": lambda A: sketching.randomized_svd(A, 3),
+    "range_finder": lambda A: sketching.range_finder(A, 3),
+    "block_krylov_svd": lambda A: sketching.block_krylov_svd(A, 3),
+    "one_view_svd": lambda A: sketching.one_view_svd(A, 3),
+    "randomized_eigh": lambda A: sketching.randomized_eigh(A, 3),
+    "nystrom": lambda A: sketching.nystrom(A, 3),
+    "pivoted_nystrom": lambda A: sketching.pivoted_nystrom(A, 3),
+    "interpolative": lambda A: sketching.interpolative(A, 3),
+    "cur": lambda A: sketching.cur(A, 3),
+    "estimate_trace": lambda A: sketching.estimate_trace(A, 12),
+    "estimate_diagonal": lambda A: sketching.estimate_diagonal(A, 12),
+    "xtrace": lambda A: sketching.xtrace(A, 12),
+    "finetune": lambda A: sketching.finetune(None, [A, A], 3, num_steps=0),
+}
+FUNCTIONS = [name for name in dir(sketching) if inspect.isfunction(getattr(sketching, name)) and name[0] != "_"]
+
+
+def psd() -> np.ndarray:
+    return np.diag(np.arange(20.0)) + np.ones((20, 20))
+
+
+def tensors_of(found) -> list[torch.Tensor]:
+    if isinstance(found, torch.nn.Module):
+        return list(found.state_dict(keep_vars=True).values())
+    return [value for value in vars(found).values() if isinstance(value, torch.Tensor)]
+
+
+def test_all_functions_are_called_here():
+    assert set(CALLS) == set(FUNCTIONS)
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_results_are_detached_and_the_matrix_is_left_alone(name):
+    A = torch.from_numpy(psd()).requires_grad_()
+    found = CALLS[name](A)
+    assert not any(part.requires_grad for part in tensors_of(found))
+    if name in ("range_finder", "nystrom", "randomized_eigh"):  # products from the right are enough
+        assert not any(part.requires_grad for part in tensors_of(CALLS[name]((lambda v: A @ v, (20, 20)))))
+    assert A.grad is None
+
+
+def test_a_stream_of_rows_that_require_grad_is_detached():
+    A = torch.from_numpy(psd()).requires_grad_()
+    by_rows, whole = (sketching.OneViewSVD((20, 20), 3, dtype=torch.float64) for _ in range(2))
+    by_rows.update_rows(torch.arange(20), A)
+    whole.update(A)
+    for view in (by_rows, whole):
+        assert not any(part.requires_grad for part in (*view.svd(), view._range))
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.uint8, np.int32, np.uint64, np.bool_, np.float16])
+@pytest.mark.parametrize("name", CALLS)
+def test_integers_and_booleans_are_float64_and_half_precision_is_float32(name, dtype):
+    A = psd().astype(dtype)
+    wide = A.astype(np.float32 if dtype == np.float16 else np.float64)
+    held = [A, torch.from_numpy(A.astype(np.int64) if dtype == np.uint64 else A)]
+    held += [] if dtype == np.float16 else [scipy.sparse.csr_array(A)]
+    expected = CALLS[name](wide)
+    for matrix in held:
+        reference = CALLS[name](scipy.sparse.csr_array(wide)) if scipy.sparse.issparse(matrix) else expected
+        found = CALLS[name](matrix)
+        for one, other in zip(tensors_of(found), tensors_of(reference), strict=True):
+            assert one.dtype == other.dtype
+            assert torch.equal(one, other)
+        if not tensors_of(found):
+            assert found == reference
+
+
+def test_bfloat16_is_float32():
+    A = torch.from_numpy(psd()).to(torch.bfloat16)
+    assert torch.equal(sketching.randomized_svd(A, 3).S, sketching.randomized_svd(A.float(), 3).S)
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_complex_matrices_are_refused(name):
+    A = psd() + 1j
+    held = [A, torch.from_numpy(A), scipy.sparse.csr_array(A), scipy.sparse.linalg.aslinearoperator(A)]
+    for matrix in held:
+        with pytest.raises(TypeError, match="`A` must be real. Got .*complex128; take its real part"):
+            CALLS[name](matrix)
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_masked_matrices_are_refused(name):
+    for mask in (psd() > 5, False):
+        with pytest.raises(ValueError, match="`A` must not be masked. Got a masked array; fill it first"):
+            CALLS[name](np.ma.MaskedArray(psd(), mask))
+
+
+def test_masked_arrays_of_torch_and_dask_are_refused():
+    A = torch.from_numpy(psd())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch calls them a prototype
+        masked = torch.masked.masked_tensor(A, A > 5)
+    with pytest.raises(ValueError, match="`A` must not be masked. Got a masked array"):
+        sketching.randomized_svd(masked, 3)
+    da = pytest.importorskip("dask.array", reason="dask is not installed")
+    with pytest.raises(ValueError, match="`A` must not be masked. Got a masked dask array"):
+        sketching.randomized_svd(da.ma.masked_greater(da.from_array(psd()), 5), 3)

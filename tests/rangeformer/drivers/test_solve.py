@@ -178,11 +178,9 @@ def test_every_kind_of_operator_is_solved_and_counted(kind):
 def test_counts_are_of_this_call_alone():
     A, b = rf.as_operator(kernel(80)), normal(80, 2)
     first, second = solve(A, b), solve(A, b)
-    assert (first.num_passes, first.num_matvecs, first.num_entries) == (
-        second.num_passes,
-        second.num_matvecs,
-        second.num_entries,
-    )
+    assert (first.num_passes, first.num_matvecs) == (second.num_passes, second.num_matvecs)
+    # an operator's diagonal, which bounds rounding, is read once
+    assert first.num_entries == second.num_entries + 80
 
 
 def test_iterations_are_passes_over_the_matrix():
@@ -387,7 +385,8 @@ def test_three_iterations_are_reported_as_too_few():
     check_certificate(A, b, solution)
     with pytest.warns(rf.ConvergenceWarning, match="The values come from a dense Cholesky factorisation instead"):
         solution = solve(A, b, preconditioner=None, max_iterations=3)
-    assert not solution.converged.any()
+    assert solution.converged.all()
+    assert (solution.status, solution.cause) == (rf.Status.FALLBACK_USED, rf.Status.MAX_ITERATIONS)
     assert solution.fallback == "Cholesky"
     torch.testing.assert_close(solution.value, torch.linalg.solve(A, b), rtol=1e-6, atol=1e-6)
 
@@ -410,7 +409,8 @@ def test_indefinite_matrices_end_in_a_reported_fallback_with_right_numbers(name,
         rf.ConvergenceWarning, match="not positive definite: negative curvature .* dense LU factorisation"
     ):
         solution = solve(A, b, preconditioner=name)
-    assert not solution.converged.any()
+    assert solution.converged.all()
+    assert (solution.status, solution.cause) == (rf.Status.FALLBACK_USED, rf.Status.INDEFINITE)
     assert solution.fallback == "LU"
     torch.testing.assert_close(solution.value, torch.linalg.solve(A, b), rtol=1e-7, atol=1e-7)
     check_certificate(A, b, solution)
@@ -451,7 +451,7 @@ def test_one_bad_member_of_a_batch_fails_alone(k, fallback, bad):
     with pytest.warns(rf.ConvergenceWarning):
         solution = solve(A, b, fallback=fallback)
     assert solution.converged[[0, 2]].all()
-    assert not solution.converged[1].any()
+    assert solution.converged[1].any() == (bad == "indefinite" and fallback == "dense")
     for i in (0, 2):
         assert relative_residuals(A[i], solution.value[i], b[i]).max() <= 1e-6
     if bad == "indefinite" and fallback == "dense":

@@ -1,11 +1,13 @@
 """Residuals are those of the value, at every scale; a dense answer replaces one only where it is better."""
 
+import numpy as np
 import pytest
 import torch
 from helpers import normal, with_spectrum
 
 import rangeformer as rf
 from rangeformer.krylov.certificate import (
+    certified_residuals,
     column_norms,
     directly_where_better,
     needs_precision,
@@ -46,9 +48,28 @@ def test_a_value_that_is_not_finite_has_an_infinite_residual():
 
 
 def test_precision_is_needed_where_rounding_could_pass_for_a_residual():
-    assert needs_precision(rf.as_operator(torch.eye(100)), 1e-6)
-    assert not needs_precision(rf.as_operator(torch.eye(100)), 1e-3)
-    assert not needs_precision(rf.as_operator(torch.eye(100, dtype=torch.float64)), 1e-6)
+    value, scale = torch.ones(100, 1, dtype=torch.float64), torch.tensor([10.0], dtype=torch.float64)
+    eye = torch.eye(100)
+    assert needs_precision(rf.as_operator(eye), value, scale, 1e-6)
+    assert not needs_precision(rf.as_operator(eye), value, scale, 1e-2)
+    assert not needs_precision(rf.as_operator(eye.double()), value, scale, 1e-6)
+    # a large solution of an ill-conditioned system, whose products cancel
+    assert needs_precision(rf.as_operator(eye), 1e3 * value, scale, 1e-2)
+
+
+def test_residuals_hidden_by_rounding_are_recomputed():
+    Q = torch.linalg.qr(normal(40, 40)).Q
+    A = (Q * torch.logspace(0, -13, 40, dtype=torch.float64)) @ Q.mT
+    A, b = (A + A.mT) / 2, normal(40, 3)
+    x, scale = torch.cholesky_solve(b, torch.linalg.cholesky(A)), torch.linalg.vector_norm(b, dim=-2)
+    wide = [t.numpy().astype(np.longdouble) for t in (A, b, x)]
+    true = np.linalg.norm((wide[1] - wide[0] @ wide[2]).astype(float), axis=-2) / scale.numpy()
+    plain, _ = relative_residuals(rf.as_operator(A), b, x, scale, 1e-9)
+    certified = certified_residuals(rf.as_operator(A), b, x, scale, plain, 1e-9)
+    assert (true > 1e-9).all()
+    assert np.abs(certified.numpy() / true - 1).max() < 1e-2
+    assert np.abs(plain.numpy() / true - 1).max() > 0.1, "float64 products must not be enough here"
+    assert certified_residuals(rf.as_operator(A), b, x, scale, plain, 1.0) is plain, "far below rtol nothing is done"
 
 
 def test_only_missed_columns_that_gain_are_replaced():

@@ -1,5 +1,6 @@
 """Range finder, eigenpairs, Nystrom, block Krylov, one view, columns and rows, traces: against dense answers."""
 
+import numpy as np
 import pytest
 import torch
 from helpers import kernel, normal, seeded, with_spectrum
@@ -152,6 +153,27 @@ def test_one_view_from_rows_from_sums_and_whole_is_the_same(dtype):
     assert whole.U.dtype == dtype
     assert error_of(A, whole) < 2 * optimum(A, 5)
     assert 0.5 < whole.relative_error * float(A.norm()) / error_of(A, whole) < 2
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("size", "rank"), [(200, 10), (200, 1), (50, 20)])
+def test_one_view_is_never_worse_than_zero_and_says_so(size, rank, dtype):
+    A = torch.eye(size, dtype=dtype)
+    for seed in range(3):
+        found = sketching.one_view_svd(A, rank, generator=seeded(seed))
+        U, S, Vh = (part.numpy().astype(np.float64) for part in found)
+        assert np.linalg.norm(A.numpy() - (U * S) @ Vh) <= (1 + 1e-6) * np.linalg.norm(A.numpy())
+        assert (S >= 0).all()
+        assert not found.converged
+        assert found.relative_error <= 1
+        assert "no less than that of zero" in found.message
+        assert "Take `randomized_svd`" in found.message
+
+
+def test_one_view_promises_nothing_less_than_before_where_values_decay():
+    found = sketching.one_view_svd(haar(power=2.0), 5, generator=seeded())
+    assert found.converged
+    assert "shrunk" not in found.message
 
 
 def test_one_view_refuses_what_does_not_fit():
