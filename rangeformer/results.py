@@ -26,6 +26,7 @@ class Status(Enum):
     SINGULAR = "The matrix is singular in its precision."
     PRECISION_LIMITED = "The tolerance is met in float64 and missed once the value is rounded to its type."
     NOT_FINITE = "A value left the range of its type."
+    ILL_CONDITIONED = "The matrix is so ill-conditioned that rounding limits the value."
     FALLBACK_USED = "The iteration failed and a dense factorisation produced the value."
 
 
@@ -103,7 +104,11 @@ class LogDeterminant(Costs):
     Attributes:
         value: `(*batch)` log det A.
         standard_error: `(*batch)` one standard deviation of the estimate over its probes; 0 when it is exact.
-        converged: `(*batch)` whether the probe solves met rtol and A showed itself positive definite.
+        rounding_error: `(*batch)` estimated error from rounding, in float64 or A's dtype, whichever was worked in.
+        sign: `(*batch)` of det A: 1 where `value` is finite; else that of the indefinite A where the dense fallback has
+            found it (n <= 2048), or NaN.
+        converged: `(*batch)` whether the probe solves met rtol, A showed itself positive definite, and rounding leaves
+            less than the standard error or rtol / 100 nats a row.
         num_probes: Random probes; 0 when unit vectors made the result exact.
         num_iterations: Passes of the iteration; loops allowed for "learned-krylov".
         preconditioner: Name of the preconditioner used.
@@ -116,6 +121,8 @@ class LogDeterminant(Costs):
 
     value: Float[Tensor, "*batch"]
     standard_error: Float[Tensor, "*batch"]
+    rounding_error: Float[Tensor, "*batch"]
+    sign: Float[Tensor, "*batch"]
     converged: Bool[Tensor, "*batch"]
     num_probes: int
     num_iterations: int

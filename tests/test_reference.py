@@ -65,7 +65,18 @@ CHANGED_ANSWERS: dict[str, str] = dict.fromkeys(
     ),
     _CERTIFICATE,
 )
-"""Name of a call -> why its evidence is another; its value stays within 2 % of the largest entry."""
+CHANGED_ANSWERS |= dict.fromkeys(
+    (
+        "logdet batch float32",
+        "logdet batch float64",
+        "logdet exact float64",
+        "gradient of logdet 100 float64",
+        "gradient of inv_quad_logdet 100 float64",
+        "inv_quad_logdet rangeformer float64",
+    ),
+    "up to 256 rows the value is that of a scaled Cholesky factor, with a bound of its rounding; another order of sums",
+)
+"""Name of a call -> why its evidence is another; its values stay within 2 % of the largest entry."""
 DIAGONAL = 600
 """Rows of the largest matrix: residuals bound their rounding by the diagonal, which is read and counted."""
 
@@ -111,7 +122,8 @@ def test_nothing_has_changed(name, same_arithmetic):
     options = {"same_arithmetic": same_arithmetic, "counts_may_differ": name in CHANGED_COUNTS}
     known = RECORD["calls"][name]
     if name in CHANGED_ANSWERS:
-        values = [key for key in known if key.split(".")[-1] in ("value", "inv_quad", "logdet")]
+        evidence = ("converged", "residual_norms")
+        values = [key for key, one in known.items() if isinstance(one, dict) and key.split(".")[-1] not in evidence]
         assert values
         found, known = ({key: one[key] for key in values} for one in (found, known))
         options["same_arithmetic"] = False

@@ -9,7 +9,8 @@ import torch
 
 from rangeformer.arrays import numpy_in_numpy_out
 from rangeformer.autograd import ValueWithGradient
-from rangeformer.dense_factorisation import may_solve_directly
+from rangeformer.dense_factorisation import may_solve_directly, sign_of_determinant
+from rangeformer.krylov.certificate import powers_of_two
 from rangeformer.models.looped_model import LoopedModel
 from rangeformer.operators import MatrixOperator, Reads, as_operator
 from rangeformer.preconditioners.base import Preconditioner
@@ -34,6 +35,8 @@ from rangeformer.solvers.refinement import refine
 from rangeformer.validation import check_count, check_rhs, check_square, check_symmetric, check_tolerance, like
 
 _METHODS = ("krylov", "learned-krylov")
+_ROUNDING_SHARE = 0.01  # of rtol nats a row: what rounding may leave
+_SIGN_UP_TO = 2048  # rows up to which all eigenvalues are worth a sign
 
 
 @numpy_in_numpy_out
@@ -105,7 +108,7 @@ def logdet(
     if differentiable:
         surrogate, _ = logdet_surrogate(operator, P, estimate)
         value = ValueWithGradient.apply(value, surrogate)
-    return _log_determinant(value, estimate, P, used, operator, before)
+    return _log_determinant(value, estimate, P, used, operator, before, rtol)
 
 
 @numpy_in_numpy_out
@@ -176,7 +179,7 @@ def inv_quad_logdet(
         surrogate, quadratic = logdet_surrogate(operator, P, estimate, solution=refined.value, rhs=columns)
         inv_quad = ValueWithGradient.apply(inv_quad, quadratic)
         value = ValueWithGradient.apply(value, surrogate)
-    log_determinant = _log_determinant(value, estimate, P, used, operator, before)
+    log_determinant = _log_determinant(value, estimate, P, used, operator, before, probe_rtol)
     solution = Solution(
         value=refined.value,
         converged=refined.converged,
@@ -229,9 +232,11 @@ def _quadratic_form(operator: MatrixOperator, rhs: Tensor, solution: Tensor) -> 
 
     A rounded product is enough here: its error enters beside the residual's square, not beside the residual.
     """
-    wide, x = rhs.to(torch.float64), solution.to(torch.float64)
-    image = operator.matmul(solution).to(torch.float64)
-    value = (2 * wide * x - x * image).sum((-1, -2)).to(rhs.dtype)
+    # Divided by a power of two, columns of any size have squares within the range of floating point.
+    size = powers_of_two(rhs)
+    wide, x = rhs.to(torch.float64) / size, solution.to(torch.float64) / size
+    image = operator.matmul(x.to(solution.dtype)).to(torch.float64)
+    value = ((2 * wide * x - x * image).sum(-2) * size.squeeze(-2).square()).sum(-1).to(rhs.dtype)
     finite = value.isfinite()
     if not bool(finite.all()):
         warn_unconverged(
@@ -249,26 +254,31 @@ def _log_determinant(
     used: str | None,
     operator: MatrixOperator,
     before: Reads,
+    rtol: float,
 ) -> LogDeterminant:
     """The result, with a warning where it is not what was asked for."""
-    cause = estimate.status
+    cause, sign = estimate.status, torch.where(value.isfinite(), 1.0, torch.nan).to(value.dtype)
+    allowed = estimate.standard_error.clamp_min(_ROUNDING_SHARE * rtol * operator.num_rows)
+    precise = estimate.rounding <= allowed
+    if cause is Status.CONVERGED and not bool(precise.all()):
+        cause = Status.ILL_CONDITIONED
     message = cause.value
     if cause is not Status.CONVERGED:
-        message = (
-            f"`A` is not positive definite in {operator.dtype}: its log-determinant is not defined. Add a larger "
-            "multiple of the identity."
-            if cause is Status.INDEFINITE
-            else "The log-determinant's probe solves did not converge: allow more iterations or a larger "
-            "preconditioner."
-        )
+        message = _explain(cause, estimate, operator)
         if used is not None:
             missing = ", NaN where that failed as well" if bool(estimate.logdet.isnan().any()) else ""
             message += f" The value comes from a dense float64 {used} factorisation instead{missing}."
+            if bool(value.isnan().any()) and operator.num_rows <= _SIGN_UP_TO:
+                sign, logabsdet = (part.to(value.dtype) for part in sign_of_determinant(operator))
+                message += f" The determinant has sign {sign.tolist()} and log |det A| = {logabsdet.tolist()}."
         warn_unconverged(message)
+    met = (cause in (Status.CONVERGED, Status.ILL_CONDITIONED)) or used is not None
     return LogDeterminant(
         value=value,
         standard_error=estimate.standard_error.to(operator.dtype),
-        converged=torch.full(value.shape, cause is Status.CONVERGED, device=value.device),
+        rounding_error=estimate.rounding.to(operator.dtype),
+        sign=sign,
+        converged=value.isfinite() & precise if met else torch.zeros_like(precise),
         num_probes=estimate.num_probes,
         num_iterations=estimate.num_iterations,
         preconditioner=P.name,
@@ -279,3 +289,18 @@ def _log_determinant(
         method="krylov",
         **costs(operator.reads.since(before)),
     )
+
+
+def _explain(cause: Status, estimate: LogdetEstimate, operator: MatrixOperator) -> str:
+    if cause is Status.INDEFINITE:
+        return (
+            f"`A` is not positive definite in {operator.dtype}: its log-determinant is not defined. Add a larger "
+            "multiple of the identity."
+        )
+    if cause is Status.ILL_CONDITIONED:
+        return (
+            f"`A` is so ill-conditioned that rounding may change its log-determinant by "
+            f"{float(estimate.rounding.max()):.1e}. Add a larger multiple of the identity"
+            f"{'' if operator.dtype == torch.float64 else ', or pass A in float64'}."
+        )
+    return "The log-determinant's probe solves did not converge: allow more iterations or a larger preconditioner."

@@ -43,6 +43,7 @@ class BlockKrylov:
         self._forward: list[Tensor] = []  # forward substitution of T c = E_1 C
         self.indefinite = torch.zeros(start.shape[:-2], dtype=torch.bool, device=start.device)
         self._positive_definite, self._goes_on = True, True
+        self._ritz: tuple[Tensor, Tensor] | None = None
         self._append(block)
 
     @property
@@ -126,12 +127,20 @@ class BlockKrylov:
         Returns:
             Coefficients c with V c ~ f(B) start, and start^T f(B) start.
         """
-        ritz, U = torch.linalg.eigh(self.projection())
+        ritz, U = self.ritz()
         first = U[..., : self.block_size, :].mT @ self.start_coefficients
         weighted = function(ritz).unsqueeze(-1) * first
         return U @ weighted, first.mT @ weighted
 
+    def ritz(self) -> tuple[Float[Tensor, "*batch m"], Float[Tensor, "*batch m m"]]:
+        """Eigenvalues, ascending, and eigenvectors of T; computed once for each size of the space."""
+        if self._ritz is None:
+            values, vectors = torch.linalg.eigh(self.projection())
+            self._ritz = values, vectors
+        return self._ritz
+
     def _append(self, block: Tensor) -> None:
+        self._ritz = None
         image, whitened = self._product(block)
         self._basis = torch.cat([self._basis, block], -1)
         self._images = torch.cat([self._images, image], -1)

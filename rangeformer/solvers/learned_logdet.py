@@ -40,6 +40,8 @@ def logdet_by_model(
     return LogDeterminant(
         value=value.to(operator.dtype),
         standard_error=error.to(operator.dtype),
+        rounding_error=torch.zeros_like(error),  # the estimated error holds it
+        sign=torch.where(value.isfinite(), 1.0, torch.nan).to(operator.dtype),
         converged=converged,
         num_probes=0,
         num_iterations=num_loops,

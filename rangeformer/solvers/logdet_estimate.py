@@ -39,6 +39,7 @@ class LogdetEstimate:
     Attributes:
         logdet: `(*batch)` float64.
         standard_error: `(*batch)`; zero where the probes are all unit vectors.
+        rounding: `(*batch)` estimated error that rounding leaves in `logdet`.
         left: `(*batch, n, m)` M^T (B^-1 - beta) z / m.
         right: `(*batch, n, m)` M^T z.
         beta: `(*batch)` of the gradient: one, or zero where there is no control variate.
@@ -50,6 +51,7 @@ class LogdetEstimate:
 
     logdet: Float[Tensor, "*batch"]
     standard_error: Float[Tensor, "*batch"]
+    rounding: Float[Tensor, "*batch"]
     left: Float[Tensor, "*batch n m"]
     right: Float[Tensor, "*batch n m"]
     beta: Float[Tensor, "*batch"]
@@ -135,12 +137,14 @@ def estimate_logdet_and_solve(
 
 def estimate_by_cholesky(operator: MatrixOperator, failed: LogdetEstimate, *, differentiable: bool) -> LogdetEstimate:
     """Value and gradient by dense factorisation, NaN for matrices of a batch that are not positive definite."""
-    value, inverse = direct_logdet(operator, with_inverse=differentiable)
+    direct = direct_logdet(operator, with_inverse=differentiable)
+    value, inverse = direct.value, direct.inverse
     right = torch.eye(operator.num_rows, dtype=operator.dtype, device=operator.device).expand(operator.shape)
     return replace(
         failed,
         logdet=value,
         standard_error=torch.where(value.isnan(), value, torch.zeros_like(value)),
+        rounding=direct.rounding,
         left=right if inverse is None else inverse.to(operator.dtype),
         right=right,
         beta=torch.zeros_like(value),
@@ -164,7 +168,7 @@ def _estimate(
     exact = m == n
     if not krylov.has_solution or not krylov.positive_definite:
         return _failed(P, probes, krylov)
-    if not bool((torch.linalg.eigvalsh(krylov.projection()) > 0).all()):
+    if not bool((krylov.ritz()[0] > 0).all()):
         return _failed(P, probes, krylov)
     # With P = A nothing is left for a control variate to explain.
     trace_local = None if exact or P.is_exact else _trace_local(operator, P)
@@ -179,17 +183,20 @@ def _estimate(
             removed = (deflated * operator.matmul(deflated)).to(torch.float64).sum((-1, -2))
         beta, excess = _regression(krylov, k), trace_local - removed - n
     rest, error = _remainder(krylov, k, beta, exact=exact)
-    value = P.logdet + beta * excess + rest
-    if exact and operator.dtype != torch.float64 and may_solve_directly(operator):
-        # Rounded products blur small eigenvalues by more than a standard error of zero admits; at this size float64
+    value, rounding = P.logdet + beta * excess + rest, _rounding(krylov, k, P, operator, probes)
+    if exact and may_solve_directly(operator):
+        # Rounded products blur small eigenvalues by more than a standard error of zero admits; at this size a factor
         # is cheap.
-        precise, _ = direct_logdet(operator)
-        value = torch.where(precise.isfinite(), precise, value)
+        direct = direct_logdet(operator)
+        usable = direct.value.isfinite()
+        value = torch.where(usable, direct.value, value)
+        rounding = torch.where(usable, direct.rounding, rounding)
     subtracted = gradient_beta.to(probes.dtype).unsqueeze(-1).unsqueeze(-1) * probes
     whitened = krylov.combine(krylov.coefficients()[..., k:]) - subtracted
     return LogdetEstimate(
         logdet=value,
         standard_error=error,
+        rounding=rounding,
         left=(1.0 if exact else 1.0 / m) * P.whiten_transpose(whitened),
         right=P.whiten_transpose(probes),
         beta=gradient_beta,
@@ -213,6 +220,23 @@ def _remainder(krylov: BlockKrylov, k: int, beta: Tensor, *, exact: bool) -> tup
     # Rademacher probes all have squared norm n: the sample mean is the trace estimate itself.
     mean, m = samples.mean(-1), samples.shape[-1]
     return mean, samples.std(-1) / m**0.5 if m > 1 else torch.full_like(mean, torch.inf)
+
+
+def _rounding(krylov: BlockKrylov, k: int, P: Preconditioner, operator: MatrixOperator, probes: Tensor) -> Tensor:
+    """What rounding may do to the estimate: eps size (tr B^-2)^(1/2), each eigenvalue of B being off by eps size.
+
+    The size is the largest eigenvalue, or that of M D D M^T if it is larger: products with A are rounded at eps d_i d_j
+    in every entry, D^2 the diagonal of A.
+    """
+    size = krylov.ritz()[0][..., -1]
+    if operator.sizes is not None:
+        spread = P.whiten((operator.sizes.unsqueeze(-1) * probes).to(operator.dtype)).to(torch.float64)
+        size = torch.maximum(size, spread.square().sum((-1, -2)) / probes.square().sum((-1, -2)))
+    squares, mass = (
+        krylov.function_of_start(function)[1].diagonal(dim1=-2, dim2=-1)[..., k:].sum(-1)
+        for function in (lambda values: values**-2, torch.ones_like)
+    )
+    return torch.finfo(operator.dtype).eps * size * (operator.num_rows * squares / mass).sqrt()
 
 
 def _trace_local(operator: MatrixOperator, P: Preconditioner) -> Tensor | None:
@@ -244,6 +268,7 @@ def _failed(P: Preconditioner, probes: Tensor, krylov: BlockKrylov) -> LogdetEst
     return LogdetEstimate(
         logdet=nan,
         standard_error=nan,
+        rounding=nan,
         left=unknown,
         right=unknown,
         beta=torch.zeros_like(nan),
