@@ -127,11 +127,22 @@ def kernels_of(operator: object) -> list[torch.nn.Module]:
     return []
 
 
+def lazy_inputs_of(operator: object) -> list[Tensor]:
+    """The inputs at which a covariance that has not been evaluated yet will be."""
+    if isinstance(operator, LazyEvaluatedKernelTensor):
+        return [operator.x1]
+    if isinstance(operator, LinearOperator):
+        return [inputs for part in operator._args for inputs in lazy_inputs_of(part)]
+    return []
+
+
 def dense_plus_diagonal(
     kernel: Tensor,  # shape: (*batch, n, n)
     noise: Tensor,  # shape: (*batch, n)
 ) -> AddedDiagLinearOperator:
-    """K + diag(noise), both with the full batch shape."""
+    """K + diag(noise), both with the full batch shape and in the wider of their types, as GPyTorch adds them."""
+    dtype = torch.promote_types(kernel.dtype, noise.dtype)
+    kernel, noise = kernel.to(dtype), noise.to(dtype)
     batch_shape = torch.broadcast_shapes(kernel.shape[:-2], noise.shape[:-1])
     kernel = kernel.expand(*batch_shape, *kernel.shape[-2:])
     noise = noise.expand(*batch_shape, kernel.shape[-1])

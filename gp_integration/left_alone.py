@@ -25,11 +25,15 @@ def stays_with_cholesky(block: SettingsBlock, operator: LinearOperator) -> bool:
     Both thresholds count: `min_size` because importing BoTorch raises GPyTorch's to 4096, where
     `rangeformer` is faster; GPyTorch's because above it the alternative is not Cholesky.
     """
-    size = operator.shape[-1]
-    small = size <= min(block.options.min_size, linear_operator_settings.max_cholesky_size.value())
+    small = is_small(block, operator.shape[-1])
     if small:
         block.recorder.left_alone(SMALL)
     return small
+
+
+def is_small(block: SettingsBlock, size: int) -> bool:
+    """Whether matrices of this order stay with GPyTorch's Cholesky in this block."""
+    return size <= min(block.options.min_size, linear_operator_settings.max_cholesky_size.value())
 
 
 def leave_alone(block: SettingsBlock, kind: str) -> None:

@@ -13,11 +13,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from gpytorch.distributions import MultivariateNormal
+from gpytorch.models import ExactGP
 from gpytorch.models.exact_prediction_strategies import DefaultPredictionStrategy
 from gpytorch.variational._variational_strategy import _VariationalStrategy
 from linear_operator.operators import AddedDiagLinearOperator
 
-from gp_integration import operator_methods, prediction, sampling, state, training
+from gp_integration import fantasies, freshness, operator_methods, sampling, state, training
 from gp_integration.left_alone import leave_alone
 
 _MISSING = object()
@@ -36,20 +37,14 @@ class Patch:
         parameters: Names of the parameters it had in the versions we know; others are refused.
         replacement: Called as `replacement(block, self, *args, **kwargs)` while a block is active; it
             returns NotImplemented to leave the call to the original, which then runs without a block.
+        is_prologue: The replacement only prepares; the original follows, within the block.
     """
 
     owner: type
     name: str
     parameters: tuple[str, ...]
     replacement: Callable[..., Any]
-
-
-def _fantasy_strategy(block, self, *args, **kwargs):
-    leave_alone(block, "fantasy models")
-    with state.suspended():
-        strategy = self.get_fantasy_strategy(*args, **kwargs)
-    prediction.remember_fantasy(strategy)
-    return strategy
+    is_prologue: bool = False
 
 
 def _variational(block, self, *args, **kwargs):
@@ -58,6 +53,7 @@ def _variational(block, self, *args, **kwargs):
 
 
 PATCHES = (
+    Patch(ExactGP, "__call__", ("self", "args", "kwargs"), freshness.refresh, is_prologue=True),
     Patch(MultivariateNormal, "log_prob", ("self", "value"), training.log_prob),
     Patch(MultivariateNormal, "rsample", ("self", "sample_shape", "base_samples"), sampling.rsample),
     Patch(AddedDiagLinearOperator, "solve", ("self", "right_tensor", "left_tensor"), operator_methods.solve),
@@ -69,18 +65,18 @@ PATCHES = (
         operator_methods.inv_quad_logdet,
     ),
     Patch(AddedDiagLinearOperator, "zero_mean_mvn_samples", ("self", "num_samples"), operator_methods.samples),
-    Patch(DefaultPredictionStrategy, "_mean_cache", ("self", "nan_policy"), prediction.mean_cache),
+    Patch(DefaultPredictionStrategy, "_mean_cache", ("self", "nan_policy"), fantasies.mean_cache),
     Patch(
         DefaultPredictionStrategy,
         "exact_predictive_covar",
         ("self", "test_test_covar", "test_train_covar"),
-        prediction.predictive_covariance,
+        fantasies.predictive_covariance,
     ),
     Patch(
         DefaultPredictionStrategy,
         "get_fantasy_strategy",
         ("self", "inputs", "targets", "full_inputs", "full_targets", "full_output", "kwargs"),
-        _fantasy_strategy,
+        fantasies.fantasy_strategy,
     ),
     Patch(_VariationalStrategy, "__call__", ("self", "x", "prior", "diag", "kwargs"), _variational),
     Patch(_VariationalStrategy, "kl_divergence", ("self",), _variational),
@@ -127,6 +123,8 @@ def _install(patch: Patch) -> None:
         if block is None:
             return original(self, *args, **kwargs)
         result = patch.replacement(block, self, *args, **kwargs)
+        if patch.is_prologue:
+            return original(self, *args, **kwargs)
         if result is NotImplemented:
             with state.suspended():
                 return original(self, *args, **kwargs)

@@ -18,7 +18,7 @@ import rangeformer as rf
 from gp_integration import calls
 from gp_integration.batch_folding import BatchFold
 from gp_integration.covariance import PredictiveCovariance
-from gp_integration.left_alone import leave_alone
+from gp_integration.left_alone import leave_alone, stays_with_cholesky
 from gp_integration.solve_derivative import once_differentiable
 from gp_integration.state import SettingsBlock
 from gp_integration.training_system import TrainingSystem, system_of, with_graph
@@ -38,7 +38,7 @@ def mean_cache(block: SettingsBlock, strategy: DefaultPredictionStrategy, nan_po
         The cache, without a graph if `detach_test_caches` is on; NotImplemented if this strategy is
         left alone.
     """
-    if not _is_supported(block, strategy):
+    if not is_supported(block, strategy):
         return NotImplemented
     if nan_policy == "fill":
         leave_alone(block, "observation_nan_policy('fill')")
@@ -80,7 +80,7 @@ def predictive_covariance(
     Returns:
         The covariance, or NotImplemented if this strategy is left alone.
     """
-    if not _is_supported(block, strategy) or gpytorch_settings.skip_posterior_variances.on():
+    if not is_supported(block, strategy) or gpytorch_settings.skip_posterior_variances.on():
         return NotImplemented
     system = system_of(block, strategy, None)
     if system is None:
@@ -89,26 +89,27 @@ def predictive_covariance(
     if gpytorch_settings.detach_test_caches.off():
         matrix, _ = with_graph(strategy, None)
     cross = to_dense(test_train_covar).mT
-    solution = _solve_blocks(block, system, cross.detach())
-    correction = _correction(matrix, cross, solution)
-    if torch.is_tensor(test_test_covar) and isinstance(correction, DenseLinearOperator):
-        return PredictiveCovariance(test_test_covar - correction.tensor)
-    return PredictiveCovariance(to_linear_operator(test_test_covar), correction.mul(-1))
+    solution = solve_blocks(block, system, cross.detach())
+    reduction = correction(matrix, cross, solution)
+    if torch.is_tensor(test_test_covar) and isinstance(reduction, DenseLinearOperator):
+        return PredictiveCovariance(test_test_covar - reduction.tensor)
+    return PredictiveCovariance(to_linear_operator(test_test_covar), reduction.mul(-1))
 
 
-def _is_supported(block: SettingsBlock, strategy: DefaultPredictionStrategy) -> bool:
+def is_supported(block: SettingsBlock, strategy: DefaultPredictionStrategy) -> bool:
     """Whether a strategy is the plain one for exact GPs; warns if it is not."""
     if type(strategy) is not DefaultPredictionStrategy:
         leave_alone(block, f"predictions by {type(strategy).__name__}")
         return False
     if strategy in _fantasies:
-        leave_alone(block, "fantasy models")
+        if not stays_with_cholesky(block, strategy.lik_train_train_covar):
+            leave_alone(block, "fantasy models")
         return False
     return True
 
 
 def remember_fantasy(strategy: DefaultPredictionStrategy) -> None:
-    """Leave a strategy made by `get_fantasy_model` to GPyTorch, whose caches it already holds."""
+    """Leave a strategy that GPyTorch made of one with fantasies to it: it already holds its caches."""
     _fantasies.add(strategy)
 
 
@@ -116,7 +117,7 @@ def _solve_mean(block: SettingsBlock, system: TrainingSystem, matrix: LinearOper
     return calls.solve(system.request(block, "mean"), matrix, offset.unsqueeze(-1)).squeeze(-1)
 
 
-def _solve_blocks(block: SettingsBlock, system: TrainingSystem, cross: Tensor) -> Tensor:
+def solve_blocks(block: SettingsBlock, system: TrainingSystem, cross: Tensor) -> Tensor:
     """A^-1 cross, without a graph, `_BLOCK_COLUMNS` columns at a time."""
     request = system.request(block, "covariance")
     fold = BatchFold.of(system.matrix.shape[:-2], cross)
@@ -126,7 +127,7 @@ def _solve_blocks(block: SettingsBlock, system: TrainingSystem, cross: Tensor) -
     return fold.unfold(solution)
 
 
-def _correction(
+def correction(
     matrix: AddedDiagLinearOperator,  # shape: (*batch, n, n)
     cross: Tensor,  # shape: (*full, n, m), B
     solution: Tensor,  # shape: (*full, n, m), X
@@ -143,5 +144,5 @@ def _correction(
         left = torch.cat([X, half], dim=-2).to(cross.dtype)
         right = torch.cat([half, X], dim=-2).to(cross.dtype)
         return MatmulLinearOperator(left.mT, right)
-    correction = X.mT @ half
-    return DenseLinearOperator((correction + correction.mT).to(cross.dtype))
+    inner = X.mT @ half
+    return DenseLinearOperator((inner + inner.mT).to(cross.dtype))

@@ -13,7 +13,7 @@ from gpytorch.models.exact_prediction_strategies import DefaultPredictionStrateg
 from linear_operator.operators import AddedDiagLinearOperator, MaskedLinearOperator
 from torch import Tensor
 
-from gp_integration.covariance import kernels_of, kind_of, noisy_system
+from gp_integration.covariance import kernels_of, kind_of, lazy_inputs_of, noisy_system
 from gp_integration.left_alone import leave_alone, stays_with_cholesky
 from gp_integration.options import BlockOptions
 from gp_integration.request import SharedPreconditioner, SolveRequest
@@ -76,6 +76,11 @@ def system_of(
     return system
 
 
+def is_current(system: TrainingSystem, strategy: DefaultPredictionStrategy) -> bool:
+    """Whether nothing that a system of all observations was built from has changed."""
+    return _same(system.fingerprint, _fingerprint(strategy, None))
+
+
 def with_graph(strategy: DefaultPredictionStrategy, observed: Tensor | None) -> tuple[AddedDiagLinearOperator, Tensor]:
     """(K + noise, y - mean) in the autograd graph, for a strategy whose system is known to be supported."""
     evaluated = _evaluate(strategy, observed)
@@ -104,15 +109,19 @@ def _fingerprint(strategy: DefaultPredictionStrategy, observed: Tensor | None) -
 
     Values are compared, not version counters: GPyTorch's `initialize` writes through `.data`.
     """
-    with torch.no_grad():
-        kernels = kernels_of(strategy.train_prior_dist.lazy_covariance_matrix)
-        values = [p.detach().clone() for kernel in kernels for p in kernel.parameters()]
-        values += [p.detach().clone() for p in strategy.likelihood.parameters()]
-        noise = getattr(strategy.likelihood, "noise", None)  # fixed noise is neither parameter nor buffer
-        values += [noise.detach().clone()] if torch.is_tensor(noise) else []
-        values += [] if observed is None else [observed]
-    return values
+    prior = strategy.train_prior_dist
+    modules = [*kernels_of(prior.lazy_covariance_matrix), strategy.likelihood]
+    values = [value for module in modules for value in (*module.parameters(), *module.buffers())]
+    values += [prior.loc, strategy.train_labels, *lazy_inputs_of(prior.lazy_covariance_matrix)]
+    noise = getattr(strategy.likelihood, "noise", None)  # fixed noise is neither parameter nor buffer
+    values += [noise] if torch.is_tensor(noise) else []
+    values += [] if observed is None else [observed]
+    return [value.detach().clone() for value in values]
 
 
 def _same(first: list[Tensor], second: list[Tensor]) -> bool:
-    return len(first) == len(second) and all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+    # NaN, a missing observation, must not make two copies different.
+    return len(first) == len(second) and all(
+        a.shape == b.shape and a.dtype == b.dtype and torch.equal(a.nan_to_num(), b.nan_to_num())
+        for a, b in zip(first, second, strict=True)
+    )

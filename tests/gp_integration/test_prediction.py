@@ -275,22 +275,6 @@ def test_a_used_model_pickles_whole():
         assert torch.allclose(restored(x).mean, mean)
 
 
-def test_fantasies_are_left_alone_and_said_once():
-    model, x = exact_gp(810), points(4)
-    with torch.no_grad():
-        with by_cholesky():
-            predict(model, x)
-            truth = model.get_fantasy_model(x, torch.ones(4, dtype=torch.float64))(x).mean
-        model.train()
-        with by_cholesky(), use_rangeformer() as recorder:
-            predict(model, x)
-            with pytest.warns(Warning, match="leaves this to GPyTorch: fantasy models"):
-                fantasy = model.get_fantasy_model(x, torch.ones(4, dtype=torch.float64))
-            ours = fantasy(x).mean
-    assert torch.allclose(ours, truth)
-    assert recorder.report().left_alone["fantasy models"] == 3  # made, then asked for mean and covariance
-
-
 def test_report_prints():
     with torch.no_grad(), use_rangeformer():
         predict(exact_gp(850), points(5))
