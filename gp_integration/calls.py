@@ -5,7 +5,6 @@ from typing import Any
 
 import torch
 from linear_operator.operators import LinearOperator
-from linear_operator.utils.cholesky import psd_safe_cholesky
 from torch import Tensor
 
 import rangeformer as rf
@@ -30,6 +29,7 @@ def solve(
     The backward pass is one more checked solve with the same preconditioner, needs no block, and is
     recorded with the block that made the call.
     """
+    rhs = rhs.to(matrix.dtype)
     fold = BatchFold.of(matrix.shape[:-2], rhs)
     columns = fold.fold(rhs)
     with torch.no_grad():
@@ -54,8 +54,8 @@ def _solve(request: SolveRequest, matrix: LinearOperator, columns: Tensor) -> tu
         _record(prepared, matrix, solution)
         return (solution.value, prepared), solve_failure(matrix, columns, solution, prepared.rtol)
 
-    def by_cholesky() -> tuple[Tensor, SolveRequest]:
-        return torch.cholesky_solve(columns, psd_safe_cholesky(matrix.to_dense())), request
+    def by_cholesky(factor: Tensor) -> tuple[Tensor, SolveRequest]:
+        return torch.cholesky_solve(columns.to(factor.dtype), factor).to(columns.dtype), request
 
     return answer_or_cholesky(request, matrix, iterate, by_cholesky)
 
@@ -66,6 +66,7 @@ def inv_quad_logdet(
     rhs: Tensor,  # shape: (*any, n, k)
 ) -> tuple[Tensor, Tensor]:  # shapes: (*broadcast, k), (*batch)
     """rhs^T A^-1 rhs for every column, and log det A, from one call; both differentiable."""
+    rhs = rhs.to(matrix.dtype)
     fold = BatchFold.of(matrix.shape[:-2], rhs)
     columns = fold.fold(rhs)
 
@@ -90,10 +91,9 @@ def inv_quad_logdet(
         reason = solve_failure(matrix, columns.detach(), result.solution, request.rtol)
         return (inv_quad, result.logdet), reason or failure(result.log_determinant)
 
-    def by_cholesky() -> tuple[Tensor, Tensor]:
-        factor = psd_safe_cholesky(matrix.to_dense())
-        whitened = torch.linalg.solve_triangular(factor, columns, upper=False)
-        return whitened.square().sum(-2), _logdet_of(factor)
+    def by_cholesky(factor: Tensor) -> tuple[Tensor, Tensor]:
+        whitened = torch.linalg.solve_triangular(factor, columns.to(factor.dtype), upper=False)
+        return whitened.square().sum(-2).to(columns.dtype), _logdet_of(factor).to(columns.dtype)
 
     inv_quad, logdet = answer_or_cholesky(request, matrix, iterate, by_cholesky)
     inv_quad = fold.unfold(inv_quad.unsqueeze(-2)).squeeze(-2)
@@ -129,8 +129,8 @@ def logdet(
         _record(prepared, matrix, result)
         return result.value, failure(result)
 
-    def by_cholesky() -> Tensor:
-        return _logdet_of(psd_safe_cholesky(matrix.to_dense()))
+    def by_cholesky(factor: Tensor) -> Tensor:
+        return _logdet_of(factor).to(matrix.dtype)
 
     return once_differentiable(answer_or_cholesky(request, matrix, iterate, by_cholesky))
 
@@ -141,6 +141,7 @@ def inv_quad(
     rhs: Tensor,  # shape: (*any, n, k)
 ) -> Tensor:  # shape: (*broadcast, k)
     """rhs^T A^-1 rhs for every column: one solve without a graph, no solve in the backward pass."""
+    rhs = rhs.to(matrix.dtype)
     fold = BatchFold.of(matrix.shape[:-2], rhs)
     columns = fold.fold(rhs)
     with torch.no_grad():
@@ -169,10 +170,9 @@ def sample(
         _record_call(prepared, matrix, "krylov", num_columns=num_samples, num_matvecs=operator.reads.matvecs)
         return samples, None if bool(torch.isfinite(samples).all()) else "not finite."
 
-    def by_cholesky() -> Tensor:
-        factor = psd_safe_cholesky(matrix.to_dense())
+    def by_cholesky(factor: Tensor) -> Tensor:
         base = torch.randn(*matrix.shape[:-1], num_samples, dtype=matrix.dtype, device=matrix.device)
-        return (factor @ base).movedim(-1, 0)
+        return (factor.to(base.dtype) @ base).movedim(-1, 0)
 
     return answer_or_cholesky(request, matrix, iterate, by_cholesky)
 

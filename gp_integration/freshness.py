@@ -6,12 +6,13 @@ kernel, as they were.
 """
 
 import torch
+from gpytorch.distributions import MultivariateNormal
 from gpytorch.models import ExactGP
 from gpytorch.models.exact_prediction_strategies import DefaultPredictionStrategy
 from linear_operator.operators import LinearOperator
 from torch import Tensor
 
-from gp_integration.covariance import kernels_of, lazy_inputs_of
+from gp_integration.covariance import DTYPES, kernels_of, lazy_inputs_of
 from gp_integration.left_alone import is_small
 from gp_integration.state import SettingsBlock, suspended
 
@@ -29,7 +30,8 @@ def refresh(block: SettingsBlock, model: ExactGP, *args: Tensor, **kwargs: objec
     if model.training or model.train_inputs is None or type(strategy) is not DefaultPredictionStrategy:
         return
     known = strategy.train_prior_dist.lazy_covariance_matrix
-    if is_small(block, known.shape[-1]):
+    plain = type(strategy.train_prior_dist) is MultivariateNormal and known.dtype in DTYPES
+    if not plain or is_small(block, known.shape[-1]):
         return
     with torch.no_grad(), suspended():
         prior = model._get_train_prior_distribution(list(model.train_inputs), **kwargs)

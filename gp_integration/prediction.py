@@ -18,6 +18,7 @@ import rangeformer as rf
 from gp_integration import calls
 from gp_integration.batch_folding import BatchFold
 from gp_integration.covariance import PredictiveCovariance
+from gp_integration.data_checks import check_finite
 from gp_integration.left_alone import leave_alone, stays_with_cholesky
 from gp_integration.solve_derivative import once_differentiable
 from gp_integration.state import SettingsBlock
@@ -50,6 +51,8 @@ def mean_cache(block: SettingsBlock, strategy: DefaultPredictionStrategy, nan_po
     system = system_of(block, strategy, observed)
     if system is None:
         return NotImplemented
+    check_finite("targets", strategy.train_labels if observed is None else strategy.train_labels[..., observed])
+    check_finite("prior mean", strategy.train_prior_dist.loc)
     if gpytorch_settings.detach_test_caches.on():
         if system.mean_cache is None:
             with torch.no_grad():

@@ -22,6 +22,7 @@ class Call:
         residual: Worst relative residual achieved, recomputed from the solution.
         standard_error: Of the log-determinant, in nats; None where there is none.
         preconditioner: (columns read, neighbours per row), None where none was built or it is unknown.
+        jitter: What Cholesky had to add to the diagonal, None where nothing was added.
     """
 
     purpose: str
@@ -34,6 +35,12 @@ class Call:
     residual: float | None = None
     standard_error: float | None = None
     preconditioner: tuple[int, int] | None = None
+    jitter: float | None = None
+
+    @property
+    def is_missed(self) -> bool:
+        """Whether the residual is above the one asked for."""
+        return self.rtol is not None and self.residual is not None and self.residual > self.rtol
 
     @property
     def tolerance(self) -> float | None:
@@ -73,6 +80,11 @@ class Report:
         return max(residuals, default=None)
 
     @property
+    def missed(self) -> tuple[Call, ...]:
+        """Calls whose residual is above the tolerance: kept where their precision holds no more, else repeated."""
+        return tuple(call for call in self.calls if call.is_missed)
+
+    @property
     def preconditioners(self) -> tuple[tuple[int, int], ...]:
         """The distinct (columns read, neighbours per row) in use, smallest first."""
         return tuple(sorted({call.preconditioner for call in self.calls if call.preconditioner}))
@@ -90,6 +102,15 @@ class Report:
                 f"{purpose:<12} {method:<22} {len(calls):>5} {sum(c.num_iterations for c in calls):>6} "
                 f"{sum(c.num_matvecs for c in calls):>8} {_number(asked):>8} {_number(achieved):>9}"
             )
+        lines += [
+            f"missed the tolerance ({call.purpose}): residual {_number(call.residual)}, asked {_number(call.rtol)}"
+            for call in self.missed
+        ]
+        lines += [
+            f"jitter ({call.purpose}): {_number(call.jitter)} was added to the diagonal"
+            for call in self.calls
+            if call.jitter is not None
+        ]
         lines += [f"fallback to Cholesky ({purpose}): {reason}" for purpose, reason in self.fallbacks]
         lines += [f"left alone ({count} times): {kind}" for kind, count in self.left_alone.items()]
         return "\n".join(lines)

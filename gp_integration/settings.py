@@ -14,8 +14,10 @@ class use_rangeformer:  # noqa: N801 - named like the settings of GPyTorch
     """Train and predict exact GPs with RangeFormer's certified solves and log-determinants.
 
     Inside the block, the marginal likelihood of an unmodified exact GP, its gradient, its predictive
-    mean and covariance, and its samples are computed by `rangeformer`; every solve is checked, and one
-    that misses its tolerance is repeated by Cholesky, with a warning and an entry in the report. What
+    mean and covariance, and its samples are computed by `rangeformer`; every solve is checked. One that
+    misses its tolerance is repeated by Cholesky, with a warning and an entry in the report, unless its
+    backward error is already that of rounding: Cholesky in the same precision has nothing better then, and
+    the solve is kept, with its residual under `missed` in the report. What
     cannot gain (SGPR, SVGP, Kronecker multitask, KISS-GP) is left alone, which a warning says once.
 
     Blocks nest; the innermost one counts, they may be left in any order, and `use_rangeformer(False)`

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from gp_integration import calls
 from gp_integration.covariance import kernels_of, kind_of, noisy_system
+from gp_integration.data_checks import check_finite
 from gp_integration.left_alone import leave_alone, stays_with_cholesky
 from gp_integration.request import SolveRequest
 from gp_integration.state import SettingsBlock
@@ -32,6 +33,8 @@ def log_prob(block: SettingsBlock, distribution: MultivariateNormal, value: Tens
         return NotImplemented
     if distribution._validate_args:
         distribution._validate_sample(value)
+    check_finite("targets", value)
+    check_finite("prior mean", distribution.loc)
     offset = (value - distribution.loc).unsqueeze(-1)
     kernels = kernels_of(covariance) if block.options.reuse_structure else []
     request = SolveRequest(block, "log_prob", block.options.rtol, kernel=kernels[0] if kernels else None)

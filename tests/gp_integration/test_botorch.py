@@ -69,6 +69,33 @@ assert recorder.report().num_calls("covariance") == 1
 assert torch.allclose(values[0], values[1], rtol=1e-2), values
 assert torch.allclose(gradients[0], gradients[1], rtol=5e-2, atol=1e-2 * gradients[0].abs().max()), gradients
 print(recorder)
+
+# fantasies: conditioning on observations, and the knowledge gradient with its gradient
+from botorch.acquisition import qKnowledgeGradient
+from botorch.acquisition.analytic import PosteriorMean
+new, targets = t.reshape(-1, 3)[:3], y[:3, None]
+
+def conditioned():
+    gp.train(); gp.eval()
+    gp.posterior(t)
+    found = gp.condition_on_observations(new, targets).posterior(t)
+    return found.mean.detach(), found.variance.detach()
+
+def knowledge_gradient():
+    gp.train(); gp.eval()
+    acquisition = qKnowledgeGradient(gp, num_fantasies=4, sampler=SobolQMCNormalSampler(torch.Size([4]), seed=0))
+    candidates = torch.linspace(0.1, 0.9, 15, dtype=x.dtype).reshape(1, 5, 3).clone().requires_grad_()
+    value = acquisition(candidates)
+    return value.detach(), torch.autograd.grad(value.sum(), candidates)[0]
+
+with linear_operator.settings.max_cholesky_size(10**6):
+    truth_conditioned, truth_gradient = conditioned(), knowledge_gradient()
+with settings.use_rangeformer(eval_rtol=1e-6) as recorder:
+    ours_conditioned, ours_gradient = conditioned(), knowledge_gradient()
+for found, known in zip(ours_conditioned + ours_gradient, truth_conditioned + truth_gradient, strict=True):
+    assert torch.allclose(found, known, rtol=1e-3, atol=1e-4 * float(known.abs().max())), (found, known)
+assert recorder.report().num_calls("fantasies") >= 2
+assert not recorder.report().fallbacks
 """
 
 

@@ -1,5 +1,6 @@
 """Failures: recorded, warned about, and answered by Cholesky; never a wrong number."""
 
+import gpytorch
 import pytest
 import torch
 from gp_models import by_cholesky, data, exact_gp, loss_of, predict, truth, value_and_gradient
@@ -147,3 +148,90 @@ def test_a_solution_at_the_limit_of_float32_has_not_failed():
     factor = torch.linalg.cholesky(K + 1e-3 * torch.eye(n))
     by_cholesky_error = (torch.cholesky_solve(rhs, factor) - exact).norm()
     assert (solution - exact).norm() <= 2 * by_cholesky_error
+
+
+def low_noise(dtype, noise):
+    model = exact_gp(810, dtype=dtype, noise=0.1)
+    model.covar_module.base_kernel = gpytorch.kernels.RBFKernel().to(dtype)
+    model.covar_module.base_kernel.lengthscale = 1.0
+    model.likelihood.noise_covar.register_constraint("raw_noise", gpytorch.constraints.GreaterThan(1e-9))
+    model.likelihood.noise = noise
+    return model
+
+
+@pytest.mark.filterwarnings("ignore:A not p.d., added jitter")
+def test_jitter_is_said_with_its_size_and_stands_in_the_report():
+    with pytest.warns(rf.ConvergenceWarning) as caught, use_rangeformer() as recorder:
+        loss_of(low_noise(torch.float32, 1e-7))
+    assert any("added" in str(w.message) and "times the smallest noise" in str(w.message) for w in caught)
+    (call,) = [call for call in recorder.report().calls if call.method == "cholesky (fallback)"]
+    assert call.jitter > 0
+    assert "jitter (log_prob)" in str(recorder.report())
+
+
+def test_float32_that_float64_can_factorise_needs_no_jitter():
+    model = low_noise(torch.float32, 1e-4)
+    with pytest.warns(rf.ConvergenceWarning), use_rangeformer(max_iterations=1) as recorder:
+        loss = loss_of(model)
+    exact, _, _ = truth(model)
+    assert abs(float(loss.detach()) - float(exact)) <= 1e-5 * abs(float(exact))
+    (call,) = [call for call in recorder.report().calls if call.method == "cholesky (fallback)"]
+    assert call.jitter is None
+
+
+def test_a_tolerance_that_is_missed_and_kept_stands_in_the_report():
+    model, x = low_noise(torch.float32, 1e-4), data(3, torch.float32, seed=4)[0]
+    with torch.no_grad(), pytest.warns(rf.ConvergenceWarning), use_rangeformer(eval_rtol=1e-5) as recorder:
+        predict(model, x)
+    report = recorder.report()
+    missed = [call for call in report.missed if call.purpose == "mean"]
+    assert missed or report.fallbacks
+    for call in missed:
+        assert call.residual > call.rtol
+        assert f"missed the tolerance ({call.purpose})" in str(report)
+    assert report.worst_residual() == max(call.residual for call in report.calls if call.residual is not None)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_targets_that_are_no_numbers_are_named(bad):
+    model = exact_gp(810)
+    model.train_targets[[3, 5]] = bad
+    with use_rangeformer() as recorder:
+        with pytest.raises(ValueError, match="The targets must be finite. Got 2 entries that are not"):
+            loss_of(model)
+        with pytest.raises(ValueError, match="The targets must be finite. Got 2 entries"):
+            predict(model, data(3, seed=4)[0])
+    assert recorder.report().fallbacks == ()
+
+
+@pytest.mark.parametrize("wrong", [TypeError, RuntimeError, NotImplementedError])
+def test_any_failure_of_ours_falls_back(monkeypatch, wrong):
+    def broken(*args, **kwargs):
+        raise wrong("something is broken")
+
+    model = exact_gp(810)
+    monkeypatch.setattr(rf, "inv_quad_logdet", broken)
+    with pytest.warns(rf.ConvergenceWarning, match=f"{wrong.__name__}: something is broken"), use_rangeformer():
+        loss = loss_of(model)
+    assert torch.allclose(loss.double(), truth(model)[0], rtol=1e-8)
+    assert settings.last_report().fallbacks == (("log_prob", f"{wrong.__name__}: something is broken"),)
+
+
+@pytest.mark.parametrize("which", ["likelihood", "data"])
+def test_mixed_precisions_are_promoted(which):
+    model, test = exact_gp(810), data(4, seed=4)[0]
+    if which == "likelihood":
+        model.likelihood = model.likelihood.float()
+    else:
+        model.train_targets = model.train_targets.float()
+    with by_cholesky(), torch.no_grad():
+        expected = predict(model, test)
+        mean, variance, loss = expected.mean, expected.variance, loss_of(model)
+    with use_rangeformer(rtol=1e-6, eval_rtol=1e-7) as recorder, torch.no_grad():
+        ours = predict(model, test)
+        assert torch.allclose(ours.mean, mean, atol=1e-5)
+        assert ours.mean.dtype == mean.dtype
+        assert torch.allclose(ours.variance, variance, rtol=1e-4)
+        assert abs(float(loss_of(model)) - float(loss)) < 2e-3
+    assert recorder.report().num_calls("log_prob") == 1
+    assert recorder.report().fallbacks == ()

@@ -1,6 +1,5 @@
 """Models conditioned on further observations: means, covariances and gradients against dense Cholesky in float64."""
 
-import botorch
 import gpytorch
 import pytest
 import torch
@@ -111,26 +110,3 @@ def test_small_models_stay_with_cholesky():
     for found, known in zip(ours, conditioned(model, x, y, test), strict=True):
         torch.testing.assert_close(found, known)
     assert set(recorder.report().left_alone) <= {"matrices small enough for Cholesky", "fantasy models"}
-
-
-def test_condition_on_observations_of_botorch():
-    x, y = data(N)
-    (new, targets), (test, _) = data(3, seed=5), data(5, seed=7)
-    low, high = x.amin(0), x.amax(0)
-    x, new, test = ((one - low) / (high - low) for one in (x, new, test))
-    model = botorch.models.SingleTaskGP(x, y.unsqueeze(-1))
-
-    def posterior():
-        model.train()
-        model.eval()
-        model.posterior(test[:1])
-        found = model.condition_on_observations(model.transform_inputs(new), targets.unsqueeze(-1)).posterior(test)
-        return found.mean.detach(), found.variance.detach()
-
-    with cholesky_settings():
-        truth = posterior()
-    with settings.use_rangeformer(eval_rtol=1e-6) as recorder:
-        ours = posterior()
-    for found, known in zip(ours, truth, strict=True):
-        torch.testing.assert_close(found, known, rtol=1e-4, atol=1e-5)
-    assert recorder.report().num_calls("fantasies") == 1
