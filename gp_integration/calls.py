@@ -10,7 +10,7 @@ from torch import Tensor
 import rangeformer as rf
 from gp_integration import structure_cache
 from gp_integration.batch_folding import BatchFold
-from gp_integration.fallback import answer_or_cholesky, failure, solve_failure
+from gp_integration.fallback import answer_or_cholesky, failure, solve_failure, warn_of_gradient
 from gp_integration.report import Call
 from gp_integration.request import SolveRequest
 from gp_integration.solve_derivative import SolveDerivative, once_differentiable
@@ -33,29 +33,33 @@ def solve(
     fold = BatchFold.of(matrix.shape[:-2], rhs)
     columns = fold.fold(rhs)
     with torch.no_grad():
-        solution, request = _solve(request, matrix, columns.detach())
+        solution, request, error = _solve(request, matrix, columns.detach())
     parts = matrix.representation()
     if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (columns, *parts)):
 
         def adjoint(gradient: Tensor) -> Tensor:
-            return _solve(replace(request, purpose=f"{request.purpose} (backward)"), matrix, gradient)[0]
+            backward = replace(request, purpose=f"{request.purpose} (backward)")
+            found, _, backward_error = _solve(backward, matrix, gradient)
+            warn_of_gradient(request.purpose, error + backward_error)
+            return found
 
         solution = SolveDerivative.apply(solution, matrix.representation_tree(), adjoint, columns, *parts)
     return fold.unfold(solution)
 
 
-def _solve(request: SolveRequest, matrix: LinearOperator, columns: Tensor) -> tuple[Tensor, SolveRequest]:
-    """The solution, without a graph, and the request with the preconditioner that was used."""
+def _solve(request: SolveRequest, matrix: LinearOperator, columns: Tensor) -> tuple[Tensor, SolveRequest, float]:
+    """The solution, without a graph, the request with the preconditioner that was used, and a bound of the error."""
 
-    def iterate() -> tuple[tuple[Tensor, SolveRequest], str | None]:
+    def iterate() -> tuple[tuple[Tensor, SolveRequest, float], str | None]:
         operator = rf.as_operator(matrix)
         prepared = request.prepared(operator, columns.shape[-1])
-        solution = rf.linear_solve(operator, columns, **prepared.keywords())
+        solution = rf.linear_solve(operator, columns, error_rtol=request.error_rtol, **prepared.keywords())
         _record(prepared, matrix, solution)
-        return (solution.value, prepared), solve_failure(matrix, columns, solution, prepared.rtol)
+        error = 0.0 if request.error_rtol is None else _error_bound(solution) or 0.0
+        return (solution.value, prepared, error), solve_failure(matrix, columns, solution, prepared.rtol)
 
-    def by_cholesky(factor: Tensor) -> tuple[Tensor, SolveRequest]:
-        return torch.cholesky_solve(columns.to(factor.dtype), factor).to(columns.dtype), request
+    def by_cholesky(factor: Tensor) -> tuple[Tensor, SolveRequest, float]:
+        return torch.cholesky_solve(columns.to(factor.dtype), factor).to(columns.dtype), request, 0.0
 
     return answer_or_cholesky(request, matrix, iterate, by_cholesky)
 
@@ -78,6 +82,7 @@ def inv_quad_logdet(
             columns,
             num_probes=request.block.options.num_probes,
             probe_rtol=_probe_rtol(request),
+            error_rtol=request.error_rtol,
             generator=request.block.options.generator(matrix.device, stream=1),
             **prepared.keywords(),
         )
@@ -201,6 +206,12 @@ def _logdet_of(factor: Tensor) -> Tensor:
     return 2 * factor.diagonal(dim1=-2, dim2=-1).log().sum(-1)
 
 
+def _error_bound(result: Any) -> float | None:
+    """The largest bound of a relative error, over columns that are not zero; None where nothing bounds it."""
+    bounds = getattr(result, "error_bounds", None)
+    return None if bounds is None else float(bounds.masked_fill(result.residual_norms == 0, 0).max())
+
+
 def _record(request: SolveRequest, matrix: LinearOperator, *results: Any) -> None:
     """Record one call by the results it returned, the solution first."""
     residuals = [r.residual_norms for r in results if hasattr(r, "residual_norms")]
@@ -214,6 +225,7 @@ def _record(request: SolveRequest, matrix: LinearOperator, *results: Any) -> Non
         num_matvecs=max(r.num_matvecs for r in results),
         residual=max((float(r.max()) for r in residuals), default=None),
         standard_error=max(errors, default=None),
+        error_bound=_error_bound(results[0]),
     )
 
 

@@ -28,6 +28,7 @@ Answer = TypeVar("Answer")
 # A tolerance may be missed by this factor if the backward error is at most so many units of rounding.
 _MISS = 100
 _ROUNDING = 4
+_GRADIENT_ERROR = 0.1
 _NO_JITTER = 1e-12  # of the largest diagonal entry: the factor's own rounding
 
 
@@ -107,6 +108,23 @@ def dense_factor(matrix: LinearOperator) -> tuple[Tensor, float | None]:
         stacklevel=callers_level(),
     )
     return factor, added
+
+
+def warn_of_gradient(purpose: str, error: float) -> None:
+    """Say that a gradient may be inaccurate, because the solutions that it is made of are.
+
+    Args:
+        purpose: Of the call.
+        error: Sum of the bounds of their relative errors.
+    """
+    if error > _GRADIENT_ERROR:
+        warnings.warn(
+            f"use_rangeformer: the solutions behind the gradient of {purpose!r} have relative errors of up to "
+            f"{error:.1e}, the limit of their precision for this noise. Pass the data in float64, or subtract the mean "
+            "of the targets.",
+            rf.ConvergenceWarning,
+            stacklevel=callers_level(),
+        )
 
 
 def failure(result: rf.Solution | rf.LogDeterminant) -> str | None:

@@ -1,6 +1,7 @@
 """Predictive mean and covariance of an exact GP, with one preconditioner for both."""
 
 import weakref
+from dataclasses import replace
 
 import torch
 from gpytorch import settings as gpytorch_settings
@@ -20,6 +21,7 @@ from gp_integration.batch_folding import BatchFold
 from gp_integration.covariance import PredictiveCovariance
 from gp_integration.data_checks import check_finite
 from gp_integration.left_alone import leave_alone, stays_with_cholesky
+from gp_integration.request import ERROR_FACTOR
 from gp_integration.solve_derivative import once_differentiable
 from gp_integration.state import SettingsBlock
 from gp_integration.training_system import TrainingSystem, system_of, with_graph
@@ -117,7 +119,8 @@ def remember_fantasy(strategy: DefaultPredictionStrategy) -> None:
 
 
 def _solve_mean(block: SettingsBlock, system: TrainingSystem, matrix: LinearOperator, offset: Tensor) -> Tensor:
-    return calls.solve(system.request(block, "mean"), matrix, offset.unsqueeze(-1)).squeeze(-1)
+    request = replace(system.request(block, "mean"), error_rtol=ERROR_FACTOR * block.options.eval_rtol)
+    return calls.solve(request, matrix, offset.unsqueeze(-1)).squeeze(-1)
 
 
 def solve_blocks(block: SettingsBlock, system: TrainingSystem, cross: Tensor) -> Tensor:

@@ -20,6 +20,7 @@ class Call:
         num_matvecs: Vectors multiplied by the matrix.
         rtol: Relative residual asked for, None where no solve was asked for.
         residual: Worst relative residual achieved, recomputed from the solution.
+        error_bound: Of the relative error of the solution; None where the noise does not bound it.
         standard_error: Of the log-determinant, in nats; None where there is none.
         preconditioner: (columns read, neighbours per row), None where none was built or it is unknown.
         jitter: What Cholesky had to add to the diagonal, None where nothing was added.
@@ -33,6 +34,7 @@ class Call:
     num_matvecs: int = 0
     rtol: float | None = None
     residual: float | None = None
+    error_bound: float | None = None
     standard_error: float | None = None
     preconditioner: tuple[int, int] | None = None
     jitter: float | None = None

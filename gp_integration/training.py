@@ -9,7 +9,7 @@ from gp_integration import calls
 from gp_integration.covariance import kernels_of, kind_of, noisy_system
 from gp_integration.data_checks import check_finite
 from gp_integration.left_alone import leave_alone, stays_with_cholesky
-from gp_integration.request import SolveRequest
+from gp_integration.request import ERROR_FACTOR, SolveRequest
 from gp_integration.state import SettingsBlock
 
 
@@ -37,6 +37,9 @@ def log_prob(block: SettingsBlock, distribution: MultivariateNormal, value: Tens
     check_finite("prior mean", distribution.loc)
     offset = (value - distribution.loc).unsqueeze(-1)
     kernels = kernels_of(covariance) if block.options.reuse_structure else []
-    request = SolveRequest(block, "log_prob", block.options.rtol, kernel=kernels[0] if kernels else None)
+    kernel = kernels[0] if kernels else None
+    # Targets far from the prior mean would hide, in their norm, the part that the gradient is made of.
+    error_rtol = ERROR_FACTOR * block.options.rtol
+    request = SolveRequest(block, "log_prob", block.options.rtol, kernel=kernel, error_rtol=error_rtol)
     inv_quad, logdet = calls.inv_quad_logdet(request, system, offset)
     return -0.5 * (inv_quad.squeeze(-1) + logdet + system.shape[-1] * math.log(2 * math.pi))

@@ -83,6 +83,8 @@ class Solution(Costs):
         cause: How the iteration itself ended; differs from `status` only where a fallback followed.
         fallback: None, or the classical method that produced `value` after the iteration failed.
         message: A sentence on how it ended.
+        error_bounds: `(*batch, k)` bound of the relative error of each column, ||r|| / (noise ||value||) and a little
+            more; None where A does not state its noise.
     """
 
     value: Tensor
@@ -95,6 +97,7 @@ class Solution(Costs):
     cause: Status
     fallback: str | None
     message: str
+    error_bounds: Float[Tensor, "*columns"] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -252,6 +255,7 @@ def drop_column(solution: Solution) -> Solution:
         value=solution.value.squeeze(-1),
         converged=solution.converged.squeeze(-1),
         residual_norms=solution.residual_norms.squeeze(-1),
+        error_bounds=None if solution.error_bounds is None else solution.error_bounds.squeeze(-1),
     )
 
 

@@ -122,6 +122,7 @@ def inv_quad_logdet(
     probe_rtol: float = 1e-2,
     max_iterations: int = 200,
     fallback: str | None = "dense",
+    error_rtol: float | None = None,
     generator: torch.Generator | None = None,
 ) -> InvQuadLogdet:
     """rhs^T A^-1 rhs and log det A together, both differentiable: the two halves of a Gaussian log-likelihood.
@@ -135,6 +136,7 @@ def inv_quad_logdet(
         probe_rtol: Relative residual of the probe solves.
         max_iterations: Passes at most.
         fallback: "dense" or None, as in `linear_solve`.
+        error_rtol: As in `linear_solve`: relative error of x to aim at, which the gradient inherits.
         generator: Source of randomness; a fixed one if None, so that the same call gives the same estimate.
 
     Returns:
@@ -157,7 +159,7 @@ def inv_quad_logdet(
     operator = as_operator(A, **like(rhs))
     check_square(operator)
     columns = check_rhs(operator, rhs)
-    stopping = Stopping(rtol, max_iterations, canonical_fallback(fallback))
+    stopping = Stopping(rtol, max_iterations, canonical_fallback(fallback), error_rtol)
     check_tolerance("probe_rtol", probe_rtol)
     check_count("num_probes", num_probes, least=1, optional=True)
     check_preconditioner(preconditioner)
@@ -192,6 +194,7 @@ def inv_quad_logdet(
         cause=refined.cause,
         fallback=refined.fallback,
         message=refined.message,
+        error_bounds=None if refined.error_bounds is None else refined.error_bounds.to(rhs.dtype),
         **costs(operator.reads.since(before)),
     )
     return InvQuadLogdet(

@@ -30,6 +30,7 @@ def linear_solve(
     max_iterations: int = 1000,
     method: str | Solver | LearnedKrylov = "auto",
     fallback: str | None = "dense",
+    error_rtol: float | None = None,
     generator: torch.Generator | None = None,
     model: LoopedModel | None = None,
     num_loops: int | None = None,
@@ -50,6 +51,9 @@ def linear_solve(
             `max_iterations` matters then), or a `Solver` of your own.
         fallback: "dense" solves by dense factorisation in float64 when the iteration fails and A is of moderate size;
             None returns the best iterate. Both say so in the result.
+        error_rtol: Relative error of x to aim at beyond rtol, as far as A's precision goes, where A states its noise: a
+            right-hand side whose bulk A^-1 damps, such as targets far from zero, otherwise leaves x itself inaccurate.
+            `error_bounds` says what was reached.
         generator: Source of randomness (pivots, order of rows); a fixed one if None.
         model: For "learned-krylov": the model. Default: the shipped one, exact once num_loops x 64 >= n.
         num_loops: For "learned-krylov": passes of the model. Default: the model's own, 16.
@@ -75,7 +79,7 @@ def linear_solve(
     operator = as_operator(A, **like(rhs))
     check_square(operator)
     columns = check_rhs(operator, rhs)
-    stopping = Stopping(rtol, max_iterations, canonical_fallback(fallback))
+    stopping = Stopping(rtol, max_iterations, canonical_fallback(fallback), error_rtol)
     check_preconditioner(preconditioner)
     solver = resolve_solver(canonical_method(method), model, num_loops)
     if isinstance(solver, LearnedKrylov):
@@ -105,6 +109,7 @@ def linear_solve(
         cause=refined.cause,
         fallback=refined.fallback,
         message=refined.message,
+        error_bounds=None if refined.error_bounds is None else refined.error_bounds.to(rhs.dtype),
         **costs(operator.reads.since(before)),
     )
     return drop_column(solution) if rhs.dim() == 1 else solution

@@ -27,6 +27,8 @@ class Stopping:
         rtol: Largest ||rhs - A x|| / ||rhs|| accepted, for the worst column.
         max_iterations: Passes over A at most, all refinements together.
         fallback: "dense" (a dense factorisation in float64 where A is small enough) or None.
+        error_rtol: Relative error of x that is aimed at beyond rtol, as far as A's precision goes, where A's noise is
+            known and bounds its eigenvalues from below; None asks for nothing.
 
     Raises:
         ValueError: A value that is none of these.
@@ -35,11 +37,14 @@ class Stopping:
     rtol: float = 1e-6
     max_iterations: int = 1000
     fallback: str | None = "dense"
+    error_rtol: float | None = None
 
     def __post_init__(self):
         """Check all of it before any work."""
         check_tolerance("rtol", self.rtol)
         check_count("max_iterations", self.max_iterations, least=1)
+        if self.error_rtol is not None:
+            check_tolerance("error_rtol", self.error_rtol)
         if self.fallback not in FALLBACKS:
             raise ValueError(f"`fallback` must be one of {FALLBACKS}. Got {self.fallback!r}.")
 

@@ -41,6 +41,7 @@ class Refined:
         cause: How the iteration ended, before a fallback.
         fallback: Name of the dense factorisation that produced some of the values, or None.
         message: A sentence on how it ended.
+        error_bounds: `(*batch, k)` bounds of the relative error of the value, None where there are none.
     """
 
     value: Float[Tensor, "*batch n k"]
@@ -51,6 +52,7 @@ class Refined:
     cause: Status
     fallback: str | None
     message: str
+    error_bounds: Float[Tensor, "*batch k"] | None = None
 
 
 def refine(
@@ -75,7 +77,7 @@ def refine(
     Warns:
         ConvergenceWarning: If a column misses the tolerance.
     """
-    state = _Refinement(operator, rhs, stopping.rtol, start)
+    state = _Refinement(operator, rhs, stopping, start)
     num_iterations = 0
     while bool((unsolved := state.unsolved()).any()) and num_iterations < stopping.max_iterations:
         inner = solver.run(state.system(P, unsolved), stopping.max_iterations - num_iterations)
@@ -99,8 +101,9 @@ class _Refinement:
     Without the scaling, squares of tiny and huge columns would leave the range of floating point.
     """
 
-    def __init__(self, operator: MatrixOperator, rhs: Tensor, rtol: float, start: Tensor | None):
-        self.operator, self.rtol = operator, rtol
+    def __init__(self, operator: MatrixOperator, rhs: Tensor, stopping: Stopping, start: Tensor | None):
+        self.operator, self.rtol, self.error_rtol = operator, stopping.rtol, stopping.error_rtol
+        self.least_eigenvalue = _least_eigenvalue(operator)
         scaled = ScaledColumns.of(rhs)
         self.size, self.rhs, self.scale = scaled.size, scaled.vectors, scaled.norms
         self.value = torch.zeros_like(self.rhs) if start is None else start.to(torch.float64) / self.size
@@ -115,11 +118,33 @@ class _Refinement:
 
     def residual_of(self, value: Tensor) -> tuple[Tensor, Tensor]:
         """Relative norms and vectors of the residual of `value`, from A."""
-        return relative_residuals(self.operator, self.rhs, value, self.scale, self.rtol)
+        return relative_residuals(self.operator, self.rhs, value, self.scale, float(self.targets(value).min()))
+
+    def targets(self, value: Tensor) -> Tensor:
+        """Relative residuals to reach: rtol, or less where that is what a small error of `value` takes.
+
+        ||x - A^-1 b|| <= ||b - A x|| / lambda_min, and lambda_min is at least the noise.
+        """
+        targets = torch.full_like(self.scale, self.rtol)
+        if self.error_rtol is None or self.least_eigenvalue is None:
+            return targets
+        size = torch.linalg.vector_norm(value, dim=-2)
+        wanted = self.error_rtol * self.least_eigenvalue.unsqueeze(-1) * size / self.scale
+        reach = torch.finfo(self.operator.dtype).eps
+        return torch.where(size > 0, torch.minimum(targets, wanted.clamp_min(reach)), targets)
 
     def unsolved(self) -> Tensor:
-        """Columns above the tolerance that can still gain."""
-        return (self.relative > self.rtol) & ~self.given_up
+        """Columns above their targets that can still gain."""
+        return (self.relative > self.targets(self.value)) & ~self.given_up
+
+    def error_bounds(self, value: Tensor, relative: Tensor) -> Tensor | None:
+        """Bounds of the relative error of a value in A's dtype, or None where no eigenvalue is bounded from below."""
+        if self.least_eigenvalue is None:
+            return None
+        size = torch.linalg.vector_norm(value.to(torch.float64) / self.size, dim=-2)
+        error = relative * self.scale / self.least_eigenvalue.unsqueeze(-1)
+        # No larger than the error of an answer that is zero, in units of the solution itself.
+        return torch.where(size > error, error / (size - error), torch.full_like(error, torch.inf))
 
     def system(self, P: Preconditioner, unsolved: Tensor) -> System:
         """What is left to solve, in unit columns of A's precision.
@@ -129,7 +154,7 @@ class _Refinement:
         """
         eps = torch.finfo(self.operator.dtype).eps
         reach = 50 * eps if self.operator.dtype == torch.float64 else eps**0.5
-        targets = 0.5 * self.rtol / self.relative.clamp_min(1e-300)
+        targets = 0.5 * self.targets(self.value) / self.relative.clamp_min(1e-300)
         targets = torch.maximum(targets, torch.full_like(self.relative, reach))
         targets = torch.where(unsolved, targets, torch.full_like(targets, torch.inf))
         unit = self.residual / (self.relative * self.scale).clamp_min(1e-300).unsqueeze(-2)
@@ -173,7 +198,8 @@ def _verified(state: _Refinement, stopping: Stopping, num_iterations: int) -> Re
     converged = relative <= stopping.rtol
     if bool((converged & ~state.indefinite).all()):
         done = Status.CONVERGED
-        return Refined(value, relative, converged, num_iterations, done, done, None, done.value)
+        bounds = state.error_bounds(value, relative)
+        return Refined(value, relative, converged, num_iterations, done, done, None, done.value, bounds)
     if bool(state.indefinite.any()):
         cause = Status.INDEFINITE
     elif solved:
@@ -199,7 +225,17 @@ def _verified(state: _Refinement, stopping: Stopping, num_iterations: int) -> Re
             status = Status.FALLBACK_USED
             message += f" The values come from a dense {used} factorisation instead."
     warn_unconverged(message)
-    return Refined(value, relative, converged, num_iterations, status, cause, used, message)
+    bounds = state.error_bounds(value, relative)
+    return Refined(value, relative, converged, num_iterations, status, cause, used, message, bounds)
+
+
+def _least_eigenvalue(operator: MatrixOperator) -> Float[Tensor, "*batch"] | None:
+    """A lower bound of A's eigenvalues: the smallest noise, or None where none is known."""
+    noise = operator.noise
+    if noise is None:
+        return None
+    least = noise.detach().to(torch.float64).amin(-1)
+    return least if bool((least > 0).all()) else None
 
 
 def explain(status: Status, worst: float, stopping: Stopping, num_iterations: int, dtype: torch.dtype) -> str:

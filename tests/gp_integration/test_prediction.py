@@ -9,7 +9,7 @@ import torch
 from gp_models import by_cholesky, data, exact_gp, predict
 
 import rangeformer as rf
-from gp_integration import prediction, request, settings, training_system
+from gp_integration import fallback, prediction, request, settings, training_system
 from gp_integration.settings import use_rangeformer
 
 
@@ -279,3 +279,44 @@ def test_report_prints():
     with torch.no_grad(), use_rangeformer():
         predict(exact_gp(850), points(5))
     assert "covariance" in str(settings.last_report())
+
+
+def gradients_of_means(model, x):
+    """Of the sum of predictive means, in the training inputs and in the length-scales."""
+    inputs = model.train_inputs[0].detach().clone().requires_grad_()
+    model.set_train_data(inputs=inputs, strict=False)
+    model.train()
+    with gpytorch.settings.detach_test_caches(False):
+        total = predict(model, x).mean.sum()
+    return torch.autograd.grad(total, [inputs, model.covar_module.base_kernel.raw_lengthscale])
+
+
+@pytest.mark.parametrize("shift", [0.0, 24.0])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
+def test_gradients_through_predictions_where_targets_are_far_from_the_prior_mean(dtype, shift):
+    def model_in(precision):
+        model = exact_gp(900, dtype=precision, noise=1e-2)
+        model.mean_module = gpytorch.means.ZeroMean()
+        model.set_train_data(targets=model.train_targets + shift)
+        return model
+
+    ours, exact, x = model_in(dtype), model_in(torch.float64), points(20)
+    exact.set_train_data(ours.train_inputs[0].double(), ours.train_targets.double(), strict=False)
+    with by_cholesky():
+        truth = gradients_of_means(exact, x)
+    with use_rangeformer() as recorder:
+        found = gradients_of_means(ours, x.to(dtype))
+    for one, other in zip(found, truth, strict=True):
+        assert (one.double() - other).norm() <= 5e-3 * other.norm()
+    calls = {call.purpose: call for call in recorder.report().calls}
+    assert calls["mean"].error_bound <= 1.1e-3
+    assert calls["mean (backward)"].error_bound <= 1.1e-3
+
+
+def test_gradients_that_are_not_as_accurate_as_they_should_be_are_said(monkeypatch):
+    monkeypatch.setattr(fallback, "_GRADIENT_ERROR", 1e-12)
+    with (
+        use_rangeformer(),
+        pytest.warns(rf.ConvergenceWarning, match="solutions behind the gradient of 'mean' have relative errors of up"),
+    ):
+        gradients_of_means(exact_gp(850), points(5))
