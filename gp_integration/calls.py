@@ -27,7 +27,7 @@ def solve(
     """A^-1 rhs, differentiable in both; batch dimensions that only rhs has become columns.
 
     The backward pass is one more checked solve with the same preconditioner, needs no block, and is
-    recorded with the block that made the call.
+    recorded with the block that made the call; differentiated again, it is a solve of the same kind.
     """
     rhs = rhs.to(matrix.dtype)
     fold = BatchFold.of(matrix.shape[:-2], rhs)
@@ -37,9 +37,11 @@ def solve(
     parts = matrix.representation()
     if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (columns, *parts)):
 
-        def adjoint(gradient: Tensor) -> Tensor:
+        def adjoint(system: LinearOperator, gradient: Tensor) -> Tensor:
             backward = replace(request, purpose=f"{request.purpose} (backward)")
-            found, _, backward_error = _solve(backward, matrix, gradient)
+            if torch.is_grad_enabled():
+                return solve(backward, system, gradient)
+            found, _, backward_error = _solve(backward, system, gradient)
             warn_of_gradient(request.purpose, error + backward_error)
             return found
 

@@ -108,9 +108,10 @@ def _conditioned(
     observed = to_dense(covariance[..., n:, n:]) + noise
     detached = gpytorch_settings.detach_test_caches.on()
     matrix = system.matrix if detached else with_graph(base, None)[0]
-    solved = calls.solve(system.request(block, "fantasies"), matrix, cross)
+    request = system.request(block, "fantasies")
+    solved = calls.solve(request, matrix, cross)
     alpha = prediction.mean_cache(block, base, "ignore")
-    complement = observed - to_dense(prediction.correction(matrix, cross, solved.detach()))
+    complement = observed - to_dense(prediction.correction(matrix, cross, solved.detach(), request))
     factor = psd_safe_cholesky(complement)
     offset = full_targets[..., n:] - mean[..., n:]
     misfit = (offset - (cross.mT @ alpha.unsqueeze(-1)).squeeze(-1)).unsqueeze(-1)
@@ -164,7 +165,8 @@ def predictive_covariance(
     solved = prediction.solve_blocks(block, known.system, cross.detach())
     shape = torch.broadcast_shapes(cross.shape[:-2], known.cross.shape[:-2])
     U, B, Q, X = (one.expand(*shape, *one.shape[-2:]) for one in (known.cross, cross, known.solved.detach(), solved))
-    correction = to_dense(prediction.correction(matrix, torch.cat([U, B], -1), torch.cat([Q, X], -1)))
+    request = known.system.request(block, "covariance")
+    correction = to_dense(prediction.correction(matrix, torch.cat([U, B], -1), torch.cat([Q, X], -1), request))
     m = U.shape[-1]
     posterior = between - correction[..., :m, m:]
     whitened = torch.linalg.solve_triangular(known.factor, posterior, upper=False)

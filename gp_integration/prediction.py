@@ -21,8 +21,8 @@ from gp_integration.batch_folding import BatchFold
 from gp_integration.covariance import PredictiveCovariance
 from gp_integration.data_checks import check_finite
 from gp_integration.left_alone import leave_alone, stays_with_cholesky
-from gp_integration.request import ERROR_FACTOR
-from gp_integration.solve_derivative import once_differentiable
+from gp_integration.request import ERROR_FACTOR, SolveRequest
+from gp_integration.solve_derivative import QuadraticDerivative, once_differentiable
 from gp_integration.state import SettingsBlock
 from gp_integration.training_system import TrainingSystem, system_of, with_graph
 
@@ -95,7 +95,7 @@ def predictive_covariance(
         matrix, _ = with_graph(strategy, None)
     cross = to_dense(test_train_covar).mT
     solution = solve_blocks(block, system, cross.detach())
-    reduction = correction(matrix, cross, solution)
+    reduction = correction(matrix, cross, solution, system.request(block, "covariance"))
     if torch.is_tensor(test_test_covar) and isinstance(reduction, DenseLinearOperator):
         return PredictiveCovariance(test_test_covar - reduction.tensor)
     return PredictiveCovariance(to_linear_operator(test_test_covar), reduction.mul(-1))
@@ -137,18 +137,32 @@ def correction(
     matrix: AddedDiagLinearOperator,  # shape: (*batch, n, n)
     cross: Tensor,  # shape: (*full, n, m), B
     solution: Tensor,  # shape: (*full, n, m), X
+    request: SolveRequest,
 ) -> LinearOperator:  # shape: (*full, m, m)
-    """X^T B + B^T X - X^T A X; products in float64, since variances are small differences."""
+    """X^T B + B^T X - X^T A X; products in float64, since variances are small differences.
+
+    Differentiable; `request` says how second derivatives solve. Beyond `_DENSE_TEST_POINTS` there are none.
+    """
     fold = BatchFold.of(matrix.shape[:-2], solution)
-    if any(tensor.requires_grad for tensor in matrix.representation()):
+    if is_factored := solution.shape[-1] > _DENSE_TEST_POINTS:
         image = fold.unfold(matrix @ fold.fold(solution))
     else:
-        image = fold.unfold(rf.as_operator(matrix).matmul_precise(fold.fold(solution)))
+        with torch.no_grad():
+            image = fold.unfold(rf.as_operator(matrix).matmul_precise(fold.fold(solution)))
     X, B, AX = (tensor.to(torch.float64) for tensor in (solution, cross, image))
-    half = once_differentiable(B - AX / 2)
-    if X.shape[-1] > _DENSE_TEST_POINTS:
+    if is_factored:
+        half = once_differentiable(B - AX / 2)
         left = torch.cat([X, half], dim=-2).to(cross.dtype)
         right = torch.cat([half, X], dim=-2).to(cross.dtype)
         return MatmulLinearOperator(left.mT, right)
-    inner = X.mT @ half
-    return DenseLinearOperator((inner + inner.mT).to(cross.dtype))
+    with torch.no_grad():
+        inner = X.mT @ (B - AX / 2)
+        value = (inner + inner.mT).to(cross.dtype)
+    parts = matrix.representation()
+    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (cross, *parts)):
+
+        def solve(system: LinearOperator, columns: Tensor) -> Tensor:
+            return calls.solve(request, system, columns)
+
+        value = QuadraticDerivative.apply(value, solution, matrix.representation_tree(), solve, cross, *parts)
+    return DenseLinearOperator(value)

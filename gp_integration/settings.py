@@ -23,7 +23,8 @@ class use_rangeformer:  # noqa: N801 - named like the settings of GPyTorch
     Blocks nest; the innermost one counts, they may be left in any order, and `use_rangeformer(False)`
     switches off. A block is seen only by the thread (or asyncio task) that entered it. `.backward()`
     may be called after the block.
-    Results can be differentiated once; second derivatives need `use_rangeformer(False)`.
+    Predictions can be differentiated any number of times; the marginal likelihood once, since its
+    log-determinant is an estimate: second derivatives of it need `use_rangeformer(False)`.
     Functions of GPyTorch are replaced while at least one block is active in the process; afterwards
     they are the very objects they were before.
 

@@ -24,7 +24,8 @@ class ProductOperator(MatrixOperator):
         self._product = product
 
     def _matmul(self, vectors: Tensor) -> Tensor:
-        result = self._product(vectors)
+        # A copy: a product may write over what it is given, and a basis is used again.
+        result = self._product(vectors.clone())
         expected = (*vectors.shape[:-2], self.num_rows, vectors.shape[-1])
         if not isinstance(result, Tensor) or tuple(result.shape) != expected:
             came = tuple(result.shape) if isinstance(result, Tensor) else type(result).__name__
@@ -32,7 +33,12 @@ class ProductOperator(MatrixOperator):
                 f"`A`'s product callable must return a tensor of shape {expected} for vectors of "
                 f"shape {tuple(vectors.shape)}. Got {came}."
             )
-        return result
+        if not result.is_floating_point() or result.device != self.device:
+            raise ValueError(
+                f"`A`'s product callable must return real floating-point numbers on {self.device}, as it is given. Got "
+                f"{result.dtype} on {result.device}."
+            )
+        return result.to(self.dtype)
 
 
 class ScipyOperator(MatrixOperator):
@@ -48,7 +54,13 @@ class ScipyOperator(MatrixOperator):
         return False
 
     def _matmul(self, vectors: Tensor) -> Tensor:
-        return torch.as_tensor(self._operator.matmat(vectors.detach().numpy())).to(self.dtype)
+        return self._checked(self._operator.matmat(vectors.detach().numpy().copy()))
 
     def _rmatmul(self, vectors: Tensor) -> Tensor:
-        return torch.as_tensor(self._operator.rmatmat(vectors.detach().numpy())).to(self.dtype)
+        return self._checked(self._operator.rmatmat(vectors.detach().numpy().copy()))
+
+    def _checked(self, product: Any) -> Tensor:
+        product = np.asarray(product)
+        if product.dtype.kind != "f":
+            raise ValueError(f"`A`'s products must be real floating-point numbers. Got {product.dtype}.")
+        return torch.from_numpy(np.require(product, requirements=["C", "W"])).to(self.dtype)

@@ -166,7 +166,7 @@ def _estimate(
     """Read the estimate off a space whose starting block is [k columns, probes]."""
     m, n = probes.shape[-1], operator.num_rows
     exact = m == n
-    if not krylov.has_solution or not krylov.positive_definite:
+    if not krylov.has_solution or not krylov.positive_definite or not bool(krylov.projection().isfinite().all()):
         return _failed(P, probes, krylov)
     if not bool((krylov.ritz()[0] > 0).all()):
         return _failed(P, probes, krylov)
@@ -228,7 +228,8 @@ def _rounding(krylov: BlockKrylov, k: int, P: Preconditioner, operator: MatrixOp
     The size is the largest eigenvalue, or that of M D D M^T if it is larger: products with A are rounded at eps d_i d_j
     in every entry, D^2 the diagonal of A.
     """
-    size = krylov.ritz()[0][..., -1]
+    values = krylov.ritz()[0]
+    size = values[..., -1]
     if operator.sizes is not None:
         spread = P.whiten((operator.sizes.unsqueeze(-1) * probes).to(operator.dtype)).to(torch.float64)
         size = torch.maximum(size, spread.square().sum((-1, -2)) / probes.square().sum((-1, -2)))
@@ -236,7 +237,10 @@ def _rounding(krylov: BlockKrylov, k: int, P: Preconditioner, operator: MatrixOp
         krylov.function_of_start(function)[1].diagonal(dim1=-2, dim2=-1)[..., k:].sum(-1)
         for function in (lambda values: values**-2, torch.ones_like)
     )
-    return torch.finfo(operator.dtype).eps * size * (operator.num_rows * squares / mass).sqrt()
+    eps = torch.finfo(operator.dtype).eps
+    rounding = eps * size * (operator.num_rows * squares / mass).sqrt()
+    # A Ritz value that is all rounding may be that of a singular matrix, whose log-determinant is minus infinity.
+    return torch.where(values[..., 0] > 10 * eps * size, rounding, torch.full_like(rounding, torch.inf))
 
 
 def _trace_local(operator: MatrixOperator, P: Preconditioner) -> Tensor | None:

@@ -320,3 +320,24 @@ def test_gradients_that_are_not_as_accurate_as_they_should_be_are_said(monkeypat
         pytest.warns(rf.ConvergenceWarning, match="solutions behind the gradient of 'mean' have relative errors of up"),
     ):
         gradients_of_means(exact_gp(850), points(5))
+
+
+@pytest.mark.parametrize("what", ["mean", "variance"])
+def test_hessians_in_a_test_point(what):
+    model = exact_gp(850)
+    model.covar_module.base_kernel = gpytorch.kernels.RBFKernel().double()
+    model.covar_module.base_kernel.lengthscale = 0.4
+    point = points(1)
+
+    def hessian():
+        model.train()
+        model.eval()
+        model(point)
+        return torch.autograd.functional.hessian(lambda x: getattr(model(x), what).sum(), point)
+
+    with by_cholesky():
+        truth = hessian()
+    with use_rangeformer(eval_rtol=1e-7) as recorder:
+        ours = hessian()
+    torch.testing.assert_close(ours, truth, rtol=1e-3, atol=1e-4 * float(truth.abs().max()))
+    assert recorder.report().fallbacks == ()
