@@ -11,6 +11,7 @@ import rangeformer as rf
 from gp_integration import structure_cache
 from gp_integration.batch_folding import BatchFold
 from gp_integration.fallback import answer_or_cholesky, failure, solve_failure, warn_of_gradient
+from gp_integration.gradient_error import more_probes, relative_gradient_error
 from gp_integration.report import Call
 from gp_integration.request import SolveRequest
 from gp_integration.solve_derivative import SolveDerivative, once_differentiable
@@ -76,21 +77,24 @@ def inv_quad_logdet(
     fold = BatchFold.of(matrix.shape[:-2], rhs)
     columns = fold.fold(rhs)
 
-    def iterate() -> tuple[tuple[Tensor, Tensor], str | None]:
+    def iterate(num_probes: int | None = request.block.options.num_probes) -> tuple[tuple[Tensor, Tensor], str | None]:
         operator = rf.as_operator(matrix)
         prepared = request.prepared(operator, columns.shape[-1] + request.num_probes())
         result = rf.inv_quad_logdet(
             operator,
             columns,
-            num_probes=request.block.options.num_probes,
+            num_probes=num_probes,
             probe_rtol=_probe_rtol(request),
             error_rtol=request.error_rtol,
             generator=request.block.options.generator(matrix.device, stream=1),
             **prepared.keywords(),
         )
-        _record(prepared, matrix, result.solution, result.log_determinant)
+        gradient_error = relative_gradient_error(request, result)
+        _record(prepared, matrix, result.solution, result.log_determinant, gradient_error=gradient_error)
+        if (more := more_probes(request, result, gradient_error)) is not None:
+            return iterate(more)
         if not _structure_serves(prepared, operator, result):
-            return iterate()
+            return iterate(num_probes)
         if columns.shape[-1] == 1:
             inv_quad = result.inv_quad.unsqueeze(-1)
         else:
@@ -214,7 +218,7 @@ def _error_bound(result: Any) -> float | None:
     return None if bounds is None else float(bounds.masked_fill(result.residual_norms == 0, 0).max())
 
 
-def _record(request: SolveRequest, matrix: LinearOperator, *results: Any) -> None:
+def _record(request: SolveRequest, matrix: LinearOperator, *results: Any, gradient_error: float | None = None) -> None:
     """Record one call by the results it returned, the solution first."""
     residuals = [r.residual_norms for r in results if hasattr(r, "residual_norms")]
     errors = [float(r.standard_error.max()) for r in results if hasattr(r, "standard_error")]
@@ -228,6 +232,7 @@ def _record(request: SolveRequest, matrix: LinearOperator, *results: Any) -> Non
         residual=max((float(r.max()) for r in residuals), default=None),
         standard_error=max(errors, default=None),
         error_bound=_error_bound(results[0]),
+        gradient_error=gradient_error,
     )
 
 

@@ -30,12 +30,15 @@ class BlockOptions:
     min_size: int = 800
     fallback: str = "cholesky"
     reuse_structure: bool = True
+    gradient_rtol: float | None = None
 
     def __post_init__(self):
         for name in ("rtol", "eval_rtol"):
             value = getattr(self, name)
             if not (isinstance(value, int | float) and 0 < value < 1 and math.isfinite(value)):
                 raise ValueError(f"`{name}` must be a relative residual between 0 and 1. Got {value!r}.")
+        if self.gradient_rtol is not None and not 0 < self.gradient_rtol < math.inf:
+            raise ValueError(f"`gradient_rtol` must be a positive number or None. Got {self.gradient_rtol!r}.")
         _check_count("num_columns", self.num_columns, minimum=0, optional=True)
         _check_count("num_neighbors", self.num_neighbors, minimum=0, optional=True)
         _check_count("num_probes", self.num_probes, minimum=1, optional=True)

@@ -21,6 +21,7 @@ class Call:
         rtol: Relative residual asked for, None where no solve was asked for.
         residual: Worst relative residual achieved, recomputed from the solution.
         error_bound: Of the relative error of the solution; None where the noise does not bound it.
+        gradient_error: Standard error of the gradient over its norm, where `gradient_rtol` asks for it.
         standard_error: Of the log-determinant, in nats; None where there is none.
         preconditioner: (columns read, neighbours per row), None where none was built or it is unknown.
         jitter: What Cholesky had to add to the diagonal, None where nothing was added.
@@ -35,6 +36,7 @@ class Call:
     rtol: float | None = None
     residual: float | None = None
     error_bound: float | None = None
+    gradient_error: float | None = None
     standard_error: float | None = None
     preconditioner: tuple[int, int] | None = None
     jitter: float | None = None

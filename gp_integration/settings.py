@@ -46,6 +46,9 @@ class use_rangeformer:  # noqa: N801 - named like the settings of GPyTorch
         fallback: "cholesky", or "raise" to get a RuntimeError instead. (Default: "cholesky")
         reuse_structure: Keep the pivots and neighbours found for a kernel for its next training step, as
             long as they serve; finding them is most of the set-up. (Default: True)
+        gradient_rtol: Standard error of the marginal likelihood's gradient that is wanted, relative to the norm of
+            the gradient. Each training step then measures it (one backward pass for each probe), states it in the
+            report, and adds probes until it is met or 512 are in use. (Default: None, nothing is measured)
         tolerance: The former name of `rtol`; deprecated.
         eval_tolerance: The former name of `eval_rtol`; deprecated.
 
@@ -78,6 +81,7 @@ class use_rangeformer:  # noqa: N801 - named like the settings of GPyTorch
         min_size: int = BlockOptions.min_size,
         fallback: str = "cholesky",
         reuse_structure: bool = True,
+        gradient_rtol: float | None = None,
         tolerance: float | None = None,
         eval_tolerance: float | None = None,
     ):
@@ -103,6 +107,7 @@ class use_rangeformer:  # noqa: N801 - named like the settings of GPyTorch
             min_size,
             fallback,
             reuse_structure,
+            gradient_rtol,
         )
         self._options = options if state else None
         self._was_entered = False

@@ -3,6 +3,7 @@
 from rangeformer.deprecation import renamed_attributes as _renamed_attributes
 from rangeformer.drivers.eigen import eigsh as eigsh
 from rangeformer.drivers.eigen import eigvalsh as eigvalsh
+from rangeformer.drivers.gradient_error import gradient_error as gradient_error
 from rangeformer.drivers.logdet import inv_quad_logdet as inv_quad_logdet
 from rangeformer.drivers.logdet import logdet as logdet
 from rangeformer.drivers.lstsq import lstsq as lstsq

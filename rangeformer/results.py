@@ -4,6 +4,8 @@ import warnings
 from dataclasses import dataclass, replace
 from enum import Enum
 
+from scipy.special import stdtrit
+
 from rangeformer.deprecation import callers_level
 from rangeformer.operators import Reads
 from rangeformer.shapes import Bool, Float, Tensor
@@ -120,6 +122,7 @@ class LogDeterminant(Costs):
         fallback: None, or the classical method that produced `value` after the iteration failed.
         message: A sentence on how it ended.
         method: "krylov" or "learned-krylov".
+        probe_terms: What `rf.gradient_error` reads; None without a gradient, or where it is exact.
     """
 
     value: Float[Tensor, "*batch"]
@@ -135,6 +138,17 @@ class LogDeterminant(Costs):
     fallback: str | None
     message: str
     method: str = "krylov"
+    probe_terms: Tensor | None = None
+
+    def interval(self, confidence: float = 0.9) -> tuple[Tensor, Tensor]:
+        """An interval that covers log det A with this probability: Student's t over the probes, and rounding.
+
+        Args:
+            confidence: Between 0 and 1.
+        """
+        degrees = max(self.num_probes - 1, 1)
+        reach = float(stdtrit(degrees, (1 + confidence) / 2)) * self.standard_error + self.rounding_error
+        return self.value.detach() - reach, self.value.detach() + reach
 
 
 @dataclass(frozen=True)
@@ -188,7 +202,8 @@ class EigenPairs(OfLoops):
         values: `(*batch, k)` in the order that was asked for.
         vectors: `(*batch, n, k)` orthonormal.
         residual_norms: `(*batch, k)` ||A v - value v||: an eigenvalue lies this near.
-        converged: `(*batch, k)` the residual norm is at most rtol times the largest magnitude.
+        converged: `(*batch, k)` the residual norm is at most rtol times the largest magnitude, and nothing shows that
+            another eigenvalue comes before it.
     """
 
     values: Float[Tensor, "*batch k"]

@@ -7,6 +7,7 @@ import torch
 from rangeformer.arrays import numpy_in_numpy_out
 from rangeformer.krylov.certificate import ScaledColumns, column_norms
 from rangeformer.models.learned_krylov import LearnedKrylovModel
+from rangeformer.models.scaled_operator import ColumnsInUnits, ScaledOperator, solution_beyond_range
 from rangeformer.operators import as_operator
 from rangeformer.results import LeastSquares, costs, warn_unconverged
 from rangeformer.shapes import Float, Tensor
@@ -46,7 +47,7 @@ def lstsq(
         NotImplementedError: A cannot be multiplied from the left.
 
     Warns:
-        ConvergenceWarning: If a column misses `rtol`.
+        ConvergenceWarning: If a column misses `rtol`, or its solution lies beyond its type's range (it is zero then).
 
     Example:
         >>> import torch, rangeformer as rf
@@ -60,29 +61,31 @@ def lstsq(
     answering = check_learned_krylov(model)
     loops = check_loops(num_loops, answering)
     before = operator.reads.snapshot()
-    scaled = ScaledColumns.of(columns)
+    columns_scaled, scaled = ScaledColumns.of(columns), ScaledOperator(operator)
     with torch.no_grad():
-        unit = scaled.units(operator.dtype)
-        space = answering.least_squares_space(operator, unit, num_loops=loops, generator=generator)
+        unit = columns_scaled.units(operator.dtype)
+        space = answering.least_squares_space(scaled, unit, num_loops=loops, generator=generator)
         rank_rtol = max(operator.shape[-2:]) * torch.finfo(operator.dtype).eps
         coefficients = space.minimal_residual(unit, rank_rtol=rank_rtol)
-        value = scaled.restored(space.combine(coefficients)).to(operator.dtype)
-        residual = scaled.vectors - operator.matmul_precise(value.to(torch.float64) / scaled.size)
-        residual = residual / scaled.norms.unsqueeze(-2)
+        solution = ColumnsInUnits.of(columns_scaled, scaled)
+        value, holds = solution.restored(space.combine(coefficients), operator.dtype)
+        residual = columns_scaled.vectors - scaled.matmul_precise(solution.in_units(value))
+        residual = residual / columns_scaled.norms.unsqueeze(-2)
         residual_norms = torch.linalg.vector_norm(residual, dim=-2)
-        gradient = column_norms(operator.rmatmul(residual.to(operator.dtype)))
+        gradient = column_norms(scaled.rmatmul(residual.to(operator.dtype)))
         largest = torch.linalg.matrix_norm(space.images.to(torch.float64), ord=2).unsqueeze(-1)
         gradient_norms = gradient / torch.where(largest > 0, largest, torch.ones_like(largest))
     # The two stopping rules of LSQR: a stationary point, or no residual.
     converged = (gradient_norms <= rtol * residual_norms) | (residual_norms <= rtol)
-    converged = converged & value.isfinite().all(-2)
     message = "Converged."
     if not bool(converged.all()):
-        worst = float((gradient_norms / residual_norms)[~converged].max())
-        message = (
-            f"Not converged: ||A^T r|| / (||A|| ||r||) is {worst:.1e} > rtol={rtol:.1e} after {loops} loops. Allow "
-            "more loops, or a looser rtol if A is very ill-conditioned."
-        )
+        message = solution_beyond_range(operator.dtype)
+        if bool((holds | converged).all()):
+            worst = float((gradient_norms / residual_norms)[~converged].max())
+            message = (
+                f"Not converged: ||A^T r|| / (||A|| ||r||) is {worst:.1e} > rtol={rtol:.1e} after {loops} loops. Allow "
+                "more loops, or a looser rtol if A is very ill-conditioned."
+            )
         warn_unconverged(message)
     vector = rhs.dim() == 1
     return LeastSquares(

@@ -97,7 +97,7 @@ def linear_solve(
         def adjoint(gradient: Tensor) -> Tensor:
             return refine(operator, gradient, P, chosen, stopping).value
 
-        value = Adjoint.apply(columns - operator.matmul(value), value, adjoint)
+        value = Adjoint.apply(columns - operator.matmul(value), value, adjoint, operator.requires_grad)
     solution = Solution(
         value=value,
         converged=refined.converged,

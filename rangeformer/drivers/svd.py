@@ -7,6 +7,7 @@ import torch
 from rangeformer.arrays import numpy_in_numpy_out
 from rangeformer.krylov.ritz import density, eigenvalues
 from rangeformer.models.learned_krylov import LearnedKrylovModel
+from rangeformer.models.scaled_operator import ScaledOperator, beyond_range
 from rangeformer.operators import TransposedOperator, as_operator
 from rangeformer.results import Spectrum, costs, unresolved, warn_unconverged
 from rangeformer.solvers.learned_krylov import METHOD, check_learned_krylov, check_loops
@@ -28,7 +29,8 @@ def svdvals(
     The space is the block Krylov space of A^T A (of A A^T for a wide A), two passes a loop, as in Golub & Kahan 1965;
     the values are those of A V, so that small ones do not suffer from squaring. Once `num_loops` x 64 >= min(m, n) they
     are exact up to rounding; before, leading ones come with residual bounds and the others are quantiles of the
-    spectral density.
+    spectral density. How often a value occurs that does so 64 times or more is then an estimate, and `errors` allow
+    four of its standard errors: `converged` is not a guarantee of the count.
 
     Args:
         A: `(*batch, m, n)`, anything `as_operator` accepts that can be multiplied from both sides.
@@ -47,7 +49,7 @@ def svdvals(
         NotImplementedError: A cannot be multiplied from the left.
 
     Warns:
-        ConvergenceWarning: If an estimated error is above `rtol`.
+        ConvergenceWarning: If an estimated error is above `rtol`, or a value beyond the range of A's type.
 
     Example:
         >>> import torch, rangeformer as rf
@@ -64,21 +66,29 @@ def svdvals(
     answering = check_learned_krylov(model)
     loops = check_loops(num_loops, answering)
     before = operator.reads.snapshot()
-    tall = TransposedOperator(operator) if operator.num_rows < operator.num_columns else operator
+    tall = ScaledOperator(TransposedOperator(operator) if operator.num_rows < operator.num_columns else operator)
     with torch.no_grad():
         space, probes = answering.spectral_space(tall, gram=True, num_loops=loops, generator=generator)
         ritz = space.singular()
         components = ritz.coefficients.mT @ (space.basis.mT.to(torch.float64) @ probes.to(torch.float64))
         value, errors = eigenvalues(density(ritz, components, size))
-    value, errors = value.flip(-1)[..., :k], errors.flip(-1)[..., :k]
-    converged = value.isfinite() & (errors <= rtol * value[..., :1])
+        value, errors = value.flip(-1)[..., :k], errors.flip(-1)[..., :k]
+        tolerance = rtol * value[..., :1]
+        converged = value.isfinite() & (errors <= tolerance)
+        value, holds = tall.restored(value, tolerance)
+        errors, _ = tall.restored(errors, tolerance)
     message = "Converged."
-    if not bool(converged.all()):
-        message = unresolved("singular values", int((~converged).sum()), converged.numel(), loops, rtol)
+    if not bool((converged & holds).all()):
+        message = (
+            unresolved("singular values", int((~converged).sum()), converged.numel(), loops, rtol)
+            if bool(holds.all())
+            else beyond_range("a singular value", operator.dtype)
+        )
         warn_unconverged(message)
+    converged = converged & holds
     return Spectrum(
-        value=value.to(operator.dtype),
-        errors=errors.to(operator.dtype),
+        value=value,
+        errors=errors,
         converged=converged,
         num_loops=loops,
         method=METHOD,

@@ -5,8 +5,10 @@ from typing import Any
 import torch
 
 from rangeformer.arrays import numpy_in_numpy_out
+from rangeformer.krylov.certificate import powers_of_two
 from rangeformer.models.learned_krylov import LearnedKrylovModel
 from rangeformer.models.looped_model import LoopedModel
+from rangeformer.models.scaled_operator import ScaledOperator, beyond_range
 from rangeformer.operators import MatrixOperator, as_operator
 from rangeformer.results import Estimate, Solution, costs, drop_column, warn_unconverged
 from rangeformer.shapes import Float, Tensor
@@ -52,8 +54,9 @@ def inverse_matmul(
     Example:
         >>> import torch, rangeformer as rf
         >>> A = torch.tensor([[0.0, 2.0], [4.0, 0.0]], dtype=torch.float64)
-        >>> [[round(x, 6) + 0.0 for x in row] for row in rf.inverse_matmul(A, torch.eye(2,
-        dtype=torch.float64)).value.tolist()] [[0.0, 0.25], [0.5, 0.0]]
+        >>> inverse = rf.inverse_matmul(A, torch.eye(2, dtype=torch.float64)).value
+        >>> [[round(x, 6) + 0.0 for x in row] for row in inverse.tolist()]
+        [[0.0, 0.25], [0.5, 0.0]]
     """
     operator = as_operator(A, **like(B))
     check_square(operator)
@@ -98,11 +101,13 @@ def inverse_trace(
     """
     operator, answering, loops = _checked(A, rtol, model, num_loops)
     before = operator.reads.snapshot()
-    check_symmetric(operator)
+    scaled = ScaledOperator(operator)
+    check_symmetric(scaled)
     with torch.no_grad():
-        value, error = answering.inverse_trace(operator, num_loops=loops, generator=generator)
+        value, error = answering.inverse_trace(scaled, num_loops=loops, generator=generator)
     singular = "`A` is singular: its inverse does not exist and its trace is infinite. Add a multiple of the identity."
-    return _estimate(operator, value, error, rtol, loops, METHOD, singular, costs(operator.reads.since(before)))
+    spent = costs(operator.reads.since(before))
+    return _estimate(scaled, value, error, rtol, loops, METHOD, singular, spent, power=-1)
 
 
 @numpy_in_numpy_out
@@ -141,15 +146,20 @@ def trace(
     """
     operator, answering, loops = _checked(A, rtol, model, num_loops)
     before = operator.reads.snapshot()
+    scaled = ScaledOperator(operator)
     with torch.no_grad():
         if operator.has_entries:
-            method, value = "diagonal", operator.diagonal().to(torch.float64).sum(-1)
+            method, diagonal = "diagonal", operator.diagonal().to(torch.float64)
+            # Partial sums may leave the range where the sum does not.
+            size = powers_of_two(diagonal.unsqueeze(-1)).squeeze(-1).squeeze(-1)
+            scaled = ScaledOperator(operator, exponent=torch.log2(size).round()[..., None, None])
+            value = (diagonal / size.unsqueeze(-1)).sum(-1)
             error = torch.zeros_like(value)
         else:
-            check_symmetric(operator)
+            check_symmetric(scaled)
             method = METHOD
-            value, error = answering.trace(operator, num_loops=loops, generator=generator)
-    return _estimate(operator, value, error, rtol, loops, method, "", costs(operator.reads.since(before)))
+            value, error = answering.trace(scaled, num_loops=loops, generator=generator)
+    return _estimate(scaled, value, error, rtol, loops, method, "", costs(operator.reads.since(before)), power=1)
 
 
 def _checked(A: Any, rtol: float, model: Any, num_loops: int | None) -> tuple[MatrixOperator, LearnedKrylovModel, int]:
@@ -161,7 +171,7 @@ def _checked(A: Any, rtol: float, model: Any, num_loops: int | None) -> tuple[Ma
 
 
 def _estimate(
-    operator: MatrixOperator,
+    scaled: ScaledOperator,
     value: Tensor,
     error: Tensor,
     rtol: float,
@@ -169,22 +179,34 @@ def _estimate(
     method: str,
     singular: str,
     spent: dict[str, int],
+    *,
+    power: int,
 ) -> Estimate:
+    """The result, from what belongs to A in units of its size and grows like A^power."""
     error = torch.where(value.isfinite(), error, torch.full_like(error, torch.nan))
-    converged = error <= rtol * value.abs()
+    tolerance = rtol * value.abs()
+    converged = error <= tolerance
+    is_singular = bool(value.isinf().any())
+    estimate, holds = scaled.restored(value.unsqueeze(-1), tolerance.unsqueeze(-1), power=power)
+    holds = holds.squeeze(-1)
+    errors, _ = scaled.restored(error.unsqueeze(-1), tolerance.unsqueeze(-1), power=power)
     message = "Converged."
-    if bool(value.isinf().any()):
+    if is_singular:
         message = singular
+    elif not bool(holds.all()):
+        message = beyond_range("the trace", scaled.dtype)
     elif not bool(converged.all()):
         message = (
-            f"Not converged: the estimated error is {float(error.max()):.1e}, more than rtol={rtol:.1e} of the value, "
-            f"after {num_loops} loops. Allow more loops: the answer is exact once loops x 64 reach n."
+            f"Not converged: the estimated error is {float((error / value.abs()).nan_to_num().max()):.1e} of the "
+            f"value, more than rtol={rtol:.1e}, after {num_loops} loops. Allow more loops: the answer is exact once "
+            "loops x 64 reach n."
         )
+    converged = converged & holds
     if not bool(converged.all()):
         warn_unconverged(message)
     return Estimate(
-        value=value.to(operator.dtype),
-        error=error.to(operator.dtype),
+        value=estimate.squeeze(-1),
+        error=errors.squeeze(-1),
         converged=converged,
         num_loops=num_loops,
         method=method,

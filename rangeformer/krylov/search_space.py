@@ -142,7 +142,7 @@ class GalerkinSpace:
             rank_rtol: Singular values of the images up to this share of the largest count as zero; None: only those
                 that spoil the triangular factor.
         """
-        Q, R = self._factors if self._factors is not None else torch.linalg.qr(self.images.to(torch.float64))
+        Q, R = self._factors if self._factors is not None else torch.linalg.qr(_finite(self.images.to(torch.float64)))
         self._factors = Q, R
         right = Q.mT @ rhs.to(torch.float64)
         if rank_rtol is not None:
@@ -175,7 +175,10 @@ class GalerkinSpace:
         V = self.basis[..., :dimension].to(torch.float64)
         reached = self.scaled(self.images[..., :dimension].to(torch.float64))
         T = V.mT @ reached
-        values, U = torch.linalg.eigh((T + T.mT) / 2)
+        # One matrix of a batch that leaves the range must not end the others' decompositions.
+        usable = _finite_members(T)
+        values, U = torch.linalg.eigh(torch.where(usable, (T + T.mT) / 2, torch.zeros_like(T)))
+        values = torch.where(usable.squeeze(-1), values, torch.full_like(values, torch.nan))
         residual = reached @ U - V @ (U * values.unsqueeze(-2))
         return Ritz(values, U, column_norms(residual))
 
@@ -186,12 +189,12 @@ class GalerkinSpace:
 
         With A v = sigma u exact, a singular value of A lies within ||A^T u - sigma v|| of sigma.
         """
-        V, images = self.basis.to(torch.float64), self.images.to(torch.float64)
+        V, images = self.basis.to(torch.float64), _finite(self.images.to(torch.float64))
         _, R = torch.linalg.qr(images)
         _, values, Wh = torch.linalg.svd(R)
         values, W = values.flip(-1), Wh.mT.flip(-1)
         if self.is_complete:
-            rounding = self.capacity**0.5 * torch.finfo(values.dtype).eps * values[..., -1:]
+            rounding = self.capacity**0.5 * torch.finfo(self.images.dtype).eps * values[..., -1:]
             return Ritz(values, W, rounding.expand_as(values))
         self.reached()
         normal = torch.cat(self._normal, -1).to(torch.float64) @ W
@@ -218,6 +221,16 @@ class GalerkinSpace:
         if operator.num_rows < operator.num_columns:
             yield operator.rmatmul(draw(operator.num_rows))
         yield draw(operator.num_columns)
+
+
+def _finite_members(matrices: Tensor) -> Tensor:
+    """Which matrices of a batch are finite, `(*batch, 1, 1)`."""
+    return matrices.isfinite().all(-1, keepdim=True).all(-2, keepdim=True)
+
+
+def _finite(matrices: Tensor) -> Tensor:
+    """Zeros in place of the matrices of a batch that are not finite: decompositions would raise for all of it."""
+    return torch.where(_finite_members(matrices), matrices, torch.zeros_like(matrices))
 
 
 def _orthonormal(block: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,10 +1,11 @@
 """Weights on disk: a safetensors file and, beside it, a JSON card that says where they come from.
 
-Nothing is unpickled. Both files are written to a temporary name and renamed, weights first, and the card carries the
-digest of the weights, so a reader meets either a matching pair or an error that says what to do. The card names the
-class of the model and its package. This module knows no model: where the classes of this package are is a table of
-names, read when a card asks for one of them, and another package adds its own to `MODELS` by `register` when it is
-imported. Nothing is ever imported because a card says so: a name that is in neither table is an error.
+Nothing is unpickled. The card carries the digest of the weights, so a reader meets either a matching pair or an error
+that says what to do; how the two are replaced as one is in `stored_pair.py`. The weights in turn carry the class and
+the configuration on the card. The card names the class of the model and its package. This module knows no model: where
+the classes of this package are is a table of names, read when a card asks for one of them, and another package adds its
+own to `MODELS` by `register` when it is imported. Nothing is ever imported because a card says so: a name that is in
+neither table is an error.
 """
 
 import dataclasses
@@ -12,18 +13,22 @@ import hashlib
 import importlib
 import json
 import os
-import tempfile
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, overload, runtime_checkable
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+
+from rangeformer.models.stored_pair import FORMAT, broken, read_pair, write_pair
+from rangeformer.models.stored_pair import card_path as card_path
+from rangeformer.models.stored_pair import read_card as read_card
+from rangeformer.models.stored_pair import write_atomically as write_atomically
 
 if TYPE_CHECKING:
     from rangeformer.models.features import RangeFormer
 
-FORMAT = "rangeformer-1"
 _PACKAGE = __name__.partition(".")[0]
 
 
@@ -136,38 +141,53 @@ def load(path_or_name: str | os.PathLike[str] | None = None) -> Any:
         >>> load().config.num_loops
         3
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load as parse
-
     path = _resolve("features" if path_or_name is None else path_or_name)
-    card = read_card(path)
+    card, raw = read_pair(path)
     name = card.get("model", "RangeFormer")  # cards of version 0.1 name no class: there was one
     package = card.get("package", _PACKAGE)
-    entry = _entry(name)
+    entry = _entry(name) if isinstance(name, str) else None
     if entry is None and package != _PACKAGE:
         raise ValueError(
             f"Cannot load {str(path)!r}: its model {name!r} belongs to {package!r}. Import {package} first."
         )
     if entry is None:
-        raise _broken(card_path(path), f"its model is {name!r}, this version knows {known_models()}")
+        raise broken(card_path(path), f"its model is {name!r}, this version knows {known_models()}")
     config_class, build = entry
-    raw = path.read_bytes()
-    if hashlib.sha256(raw).hexdigest() != card.get("sha256"):
-        raise _broken(path, "its SHA-256 digest is not the one on its card: truncated, corrupted or replaced")
-    try:
-        weights = parse(raw)
-    except SafetensorError as error:
-        raise _broken(path, f"not a safetensors file ({error})") from error
+    weights, written = _parsed(path, raw)
+    if written not in (None, _identity(name, card.get("config"))):
+        raise broken(card_path(path), "its model and configuration are not those that the weights were saved with")
     try:
         # Initialising layers draws from torch's global generator, which is not ours to move.
         with torch.random.fork_rng(devices=[]):
             model = build(config_class.from_fields(card["config"]))
         model.load_state_dict(weights)
-    except (RuntimeError, TypeError, ValueError, KeyError, AttributeError) as error:
-        raise _broken(path, f"the weights do not fit the configuration on the card ({error})") from error
-    if not all(torch.isfinite(w).all() for w in weights.values()):
-        raise _broken(path, "it contains weights that are not finite")
+    except Exception as error:  # the card decides what is built, so whatever it leads to is the card's fault
+        why = textwrap.shorten(str(error), 300, placeholder=" ...")
+        raise broken(path, f"the weights do not fit the configuration on the card ({why})") from error
     return model.requires_grad_(False).eval()
+
+
+def _parsed(path: Path, raw: bytes) -> tuple[dict[str, Tensor], str | None]:
+    """The weights, finite float32, and the identity they carry; None for weights of version 0.1."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load as parse
+
+    try:
+        weights = parse(raw)
+    except (SafetensorError, KeyError) as error:  # KeyError: a data type that torch has no name for
+        raise broken(path, f"not a safetensors file ({error})") from error
+    for key, weight in weights.items():
+        if weight.dtype != torch.float32:
+            raise broken(path, f"its weights {key!r} are {weight.dtype}, not torch.float32")
+        if not bool(torch.isfinite(weight).all()):
+            raise broken(path, f"it contains weights that are not finite: {key!r}")
+    header = json.loads(raw[8 : 8 + int.from_bytes(raw[:8], "little")])
+    return weights, (header.get("__metadata__") or {}).get("model")
+
+
+def _identity(name: str, config: Any) -> str:
+    """What the weights say of the card: one string, because several entries are stored in random order."""
+    return json.dumps({"format": FORMAT, "model": name, "config": config}, sort_keys=True)
 
 
 def save(model: nn.Module, path: str | os.PathLike[str], card: dict[str, Any] | None = None) -> None:
@@ -181,7 +201,8 @@ def save(model: nn.Module, path: str | os.PathLike[str], card: dict[str, Any] | 
 
     Raises:
         TypeError: If the class of `model` is not one that `load` could build.
-        ValueError: If `path` does not end in `.safetensors`.
+        ValueError: If `path` does not end in `.safetensors`, or a weight is not finite.
+        IsADirectoryError: If `path` or its card is a folder.
     """
     from safetensors.torch import save as serialise
 
@@ -191,61 +212,25 @@ def save(model: nn.Module, path: str | os.PathLike[str], card: dict[str, Any] | 
     path = Path(path)
     if path.suffix != ".safetensors":
         raise ValueError(f"`path` must end in .safetensors. Got {str(path)!r}.")
+    for file in (path, card_path(path)):
+        if file.is_dir():
+            raise IsADirectoryError(f"`path` must be the name of a file. {str(file)!r} is a folder.")
     weights = {key: w.detach().to("cpu", torch.float32).contiguous().clone() for key, w in model.state_dict().items()}
-    raw = serialise(weights, metadata={"format": FORMAT})
-    config: Any = model.config
+    if bad := [key for key, weight in weights.items() if not bool(torch.isfinite(weight).all())]:
+        raise ValueError(f"`model` must have weights that are finite in float32. {bad} are not; nothing was written.")
+    model_config: Any = model.config
+    config = dataclasses.asdict(model_config)
+    raw = serialise(weights, metadata={"model": _identity(name, config)})
     own = {
         "format": FORMAT,
         "sha256": hashlib.sha256(raw).hexdigest(),
         "model": name,
         "package": type(model).__module__.partition(".")[0],
-        "config": dataclasses.asdict(config),
+        "config": config,
     }
-    # ours come first and win: the card of another file may be passed on as it is
-    full_card = {**own, **(card or {}), **own}
-    text = json.dumps(full_card, indent=2, allow_nan=False) + "\n"
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, raw)
-    write_atomically(card_path(path), text.encode())
-
-
-def card_path(path: str | os.PathLike[str]) -> Path:
-    """Where the card of a weights file lies."""
-    return Path(path).with_suffix(".json")
-
-
-def read_card(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Read the card of a weights file; raises as `load` does."""
-    path = Path(path)
-    for file in (path, card_path(path)):
-        if not file.is_file():
-            raise FileNotFoundError(
-                f"There is no file {str(file)!r}. A checkpoint is a .safetensors file and its .json card; "
-                "copy both, or leave `path` out for the shipped weights."
-            )
-    try:
-        card = json.loads(card_path(path).read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise _broken(card_path(path), f"not valid JSON ({error})") from error
-    if not isinstance(card, dict) or card.get("format") != FORMAT:
-        found = card.get("format") if isinstance(card, dict) else card
-        raise _broken(card_path(path), f"its format is {found!r}, this version reads {FORMAT!r}")
-    return card
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write beside the target, then rename: the name never points at half a file."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name + ".")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    # ours come first and win: the card of another file may be passed on as it is
+    write_pair(path, raw, {**own, **(card or {}), **own})
 
 
 def _resolve(path_or_name: str | os.PathLike[str]) -> Path:
@@ -266,10 +251,3 @@ def _resolve(path_or_name: str | os.PathLike[str]) -> Path:
             f"`path_or_name` must be a .safetensors file or one of {sorted(SHIPPED)}. Got {str(path_or_name)!r}."
         )
     return path
-
-
-def _broken(path: Path, why: str) -> ValueError:
-    return ValueError(
-        f"Cannot load {str(path)!r}: {why}. Restore the file (reinstall the package for the shipped weights), "
-        "train anew with `python -m rangeformer.pretrain`, or use an untrained model."
-    )

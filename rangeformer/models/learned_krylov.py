@@ -14,6 +14,7 @@ interrupt the Krylov sequence; and a learned correction of S did harm where nois
 eigenvalues that Jacobi keeps together.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +26,7 @@ from rangeformer.krylov.ritz import eigenvalues
 from rangeformer.krylov.search_space import GalerkinSpace
 from rangeformer.models.block import Block, uniform_weights
 from rangeformer.models.looped_model import LoopedModel
+from rangeformer.models.scaled_operator import ScaledOperator
 from rangeformer.models.tokens import NUM_FEATURES, read_tokens
 from rangeformer.operators import MatrixOperator
 from rangeformer.randomness import PROBES, generator_or_default
@@ -156,10 +158,14 @@ class LearnedKrylovModel(LoopedModel):
     ) -> tuple[Float[Tensor, "*batch"], Float[Tensor, "*batch"]]:
         """Log det S A S - 2 sum log s, so that diagonal matrices are exact; see `LoopedModel.logdet`."""
         scale = jacobi_scale(operator)
-        space, probes = self.spectral_space(operator, scale=scale, num_loops=num_loops, generator=generator)
-        trace = None if scale is None else scale.new_full(scale.shape[:-1], operator.num_rows, dtype=torch.float64)
+        scaled = ScaledOperator(operator)
+        space, probes = self.spectral_space(scaled, scale=scale, num_loops=num_loops, generator=generator)
+        exponent = scaled.exponent.squeeze(-1).squeeze(-1)
+        trace = None if scale is None else operator.num_rows * torch.exp2(-exponent)
         value, error, zero = sum_over_spectrum(space, probes, torch.log, lambda v, d: d / v, trace=trace, positive=True)
-        value = torch.where(zero, torch.full_like(value, -torch.inf), value)
+        value = torch.where(
+            zero, torch.full_like(value, -torch.inf), value + operator.num_rows * exponent * math.log(2)
+        )
         return value if scale is None else value - 2 * scale.to(torch.float64).log().sum(-1), error
 
     def inverse_trace(

@@ -7,6 +7,7 @@ state is stored, since every batch has its own generator (`seeding.py`).
 """
 
 import dataclasses
+import glob
 import hashlib
 import json
 from dataclasses import dataclass
@@ -78,17 +79,17 @@ def read_state(out: Path, plan: Plan) -> Saved:
         )
     try:
         state = json.loads(path.read_text(encoding="utf-8"))
-        found, name, digest = state["format"], state["tensors"], state["sha256"]
-    except (ValueError, KeyError, TypeError) as error:
+        found, digest, tensors_path = state["format"], state["sha256"], path.with_name(state["tensors"])
+        saved, numbers = dict(state["plan"]), Record(**state["record"])
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise _damaged(path, f"it is not the state of a run ({error})") from error
     if found != FORMAT:
         raise _damaged(path, f"its format is {found!r}, this version reads {FORMAT!r}")
-    _check_same_plan(path, _completed(state["plan"], plan), plan.as_fields())
-    tensors_path = path.with_name(name)
+    _check_same_plan(path, _completed(saved, plan), plan.as_fields())
     raw = tensors_path.read_bytes() if tensors_path.is_file() else b""
     if hashlib.sha256(raw).hexdigest() != digest:
         raise _damaged(tensors_path, "it is missing, truncated or replaced")
-    return Saved(Record(**state["record"]), parse(raw))
+    return Saved(numbers, parse(raw))
 
 
 def check_no_state(out: Path) -> None:
@@ -108,7 +109,7 @@ def remove_state(out: Path) -> None:
 
 def _remove_tensors(out: Path, but: Path | None = None) -> None:
     """Remove older tensors, and what a kill in the middle of writing left of some."""
-    for path in out.parent.glob(f"{out.stem}.resume*"):
+    for path in out.parent.glob(f"{glob.escape(out.stem)}.resume*"):
         if path not in (but, state_path(out)):
             path.unlink(missing_ok=True)
 

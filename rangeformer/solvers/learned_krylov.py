@@ -16,6 +16,7 @@ from rangeformer.krylov.certificate import (
 from rangeformer.models.checkpoint import SHIPPED, load
 from rangeformer.models.learned_krylov import LearnedKrylovModel
 from rangeformer.models.looped_model import LoopedModel
+from rangeformer.models.scaled_operator import ColumnsInUnits, ScaledOperator, solution_beyond_range
 from rangeformer.operators import MatrixOperator, TransposedOperator
 from rangeformer.results import Solution, Status, costs, warn_unconverged
 from rangeformer.shapes import Float, Tensor
@@ -84,33 +85,34 @@ def solve_by_model(
         generator: Source of randomness; a fixed one if None.
     """
     before = operator.reads.snapshot()
+    scaled = ScaledOperator(operator)
     if isinstance(model, LearnedKrylovModel):
-        symmetric = is_symmetric(operator)
+        symmetric = is_symmetric(scaled)
     else:
-        check_symmetric(operator)
+        check_symmetric(scaled)
         symmetric = True
 
-    def solve(A: MatrixOperator, right: Tensor) -> Solution:
+    def solve(A: ScaledOperator, right: Tensor) -> Solution:
         return _solve(A, right, model, num_loops, rtol, fallback, generator)
 
     def adjoint(gradient: Tensor) -> Tensor:
-        solution = solve(operator if symmetric else TransposedOperator(operator), gradient)
+        solution = solve(scaled if symmetric else scaled.transposed(TransposedOperator(operator)), gradient)
         if solution.cause is not Status.CONVERGED:
             warn_unconverged(f"In the gradient: {solution.message}")
         return solution.value
 
     with torch.no_grad():
-        solution = solve(operator, rhs.detach())
+        solution = solve(scaled, rhs.detach())
     if solution.cause is not Status.CONVERGED:
         warn_unconverged(solution.message)
     value = solution.value
     if torch.is_grad_enabled() and (operator.requires_grad or rhs.requires_grad):
-        value = Adjoint.apply(rhs - operator.matmul(value), value, adjoint)
+        value = Adjoint.apply(rhs - operator.matmul(value), value, adjoint, operator.requires_grad)
     return replace(solution, value=value, **costs(operator.reads.since(before)))
 
 
 def _solve(
-    operator: MatrixOperator,
+    operator: ScaledOperator,
     rhs: Tensor,
     model: LoopedModel,
     num_loops: int,
@@ -119,23 +121,25 @@ def _solve(
     generator: torch.Generator | None,
 ) -> Solution:
     scaled = ScaledColumns.of(rhs)
-    wide, size, scale = scaled.vectors, scaled.size, scaled.norms
+    wide, scale = scaled.vectors, scaled.norms
     answer = model.solve(operator, scaled.units(operator.dtype), num_loops=num_loops, generator=generator)
-    value = scaled.restored(answer).to(operator.dtype)
-    usable = value.isfinite().all(-2, keepdim=True) & ~scaled.is_zero.unsqueeze(-2)
-    value = torch.where(usable, value, torch.zeros_like(value))
-    relative, _ = relative_residuals(operator, wide, value.to(torch.float64) / size, scale, rtol)
-    relative = certified_residuals(operator, wide, value.to(torch.float64) / size, scale, relative, rtol)
+    solution = ColumnsInUnits.of(scaled, operator)
+    value, holds = solution.restored(answer, operator.dtype)
+    back = solution.in_units(value)
+    relative, _ = relative_residuals(operator, wide, back, scale, rtol)
+    relative = certified_residuals(operator, wide, back, scale, relative, rtol)
     converged, used_fallback = relative <= rtol, None
     cause, message = Status.CONVERGED, Status.CONVERGED.value
     if not bool(converged.all()):
         cause = Status.MAX_ITERATIONS
         message = _explain(operator, model, num_loops, rhs.shape[-1], float(relative.max()), rtol)
+        if bool((~holds & ~converged).any()):
+            cause, message = Status.NOT_FINITE, solution_beyond_range(operator.dtype)
         if fallback == "dense" and may_solve_directly(operator):
             value, relative, used_fallback = directly_where_better(
-                operator, wide, value, relative, ~converged, size=size, scale=scale, rtol=rtol
+                operator, wide, value, relative, ~converged, size=torch.exp2(solution.exponent), scale=scale, rtol=rtol
             )
-            back = value.to(torch.float64) / size
+            back = solution.in_units(value)
             relative = certified_residuals(operator, wide, back, scale, relative, rtol)
             converged = relative <= rtol
             if used_fallback is not None:

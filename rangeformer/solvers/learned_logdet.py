@@ -3,6 +3,7 @@
 import torch
 
 from rangeformer.models.looped_model import LoopedModel
+from rangeformer.models.scaled_operator import ScaledOperator
 from rangeformer.operators import MatrixOperator
 from rangeformer.results import LogDeterminant, Status, costs, warn_unconverged
 from rangeformer.solvers.learned_krylov import METHOD
@@ -27,7 +28,7 @@ def logdet_by_model(
         generator: Source of randomness; a fixed one if None.
     """
     before = operator.reads.snapshot()
-    check_symmetric(operator)
+    check_symmetric(ScaledOperator(operator))
     with torch.no_grad():
         value, error = model.logdet(operator, num_loops=num_loops, generator=generator)
     error = torch.where(value.isfinite(), error, torch.full_like(error, torch.nan))

@@ -19,7 +19,7 @@ import torch
 
 from rangeformer.dense_factorisation import direct_logdet, may_solve_directly
 from rangeformer.krylov.block_lanczos import BlockKrylov
-from rangeformer.krylov.certificate import ScaledColumns
+from rangeformer.krylov.certificate import ScaledColumns, column_norms
 from rangeformer.krylov.expansion import GalerkinSolution, expand_until, krylov_space
 from rangeformer.operators import MatrixOperator
 from rangeformer.preconditioners.base import Preconditioner
@@ -233,6 +233,14 @@ def _rounding(krylov: BlockKrylov, k: int, P: Preconditioner, operator: MatrixOp
     if operator.sizes is not None:
         spread = P.whiten((operator.sizes.unsqueeze(-1) * probes).to(operator.dtype)).to(torch.float64)
         size = torch.maximum(size, spread.square().sum((-1, -2)) / probes.square().sum((-1, -2)))
+    else:
+        # Of products alone: ||A|| ||M^T z||^2 / ||z||^2, with ||A|| from what it made of M^T z.
+        start, _ = krylov.function_of_start(torch.ones_like)
+        seen, image = (
+            column_norms(vectors) for vectors in (P.whiten_transpose(probes), krylov.combine_images(start[..., k:]))
+        )
+        norm = (image / seen.clamp_min(torch.finfo(torch.float64).tiny)).amax(-1)
+        size = torch.maximum(size, norm * (seen / column_norms(probes)).square().amax(-1))
     squares, mass = (
         krylov.function_of_start(function)[1].diagonal(dim1=-2, dim2=-1)[..., k:].sum(-1)
         for function in (lambda values: values**-2, torch.ones_like)

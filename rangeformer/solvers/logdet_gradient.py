@@ -4,12 +4,30 @@ The idea of the estimate one order down: d log det A = beta tr(P^-1 dA) + tr((A^
 exact through the rows of S, the second stochastic, with P held fixed. Both are unbiased whatever P is.
 """
 
+from dataclasses import dataclass
+
 import torch
 
 from rangeformer.operators import MatrixOperator
 from rangeformer.preconditioners.base import Preconditioner
 from rangeformer.shapes import Float, Tensor
 from rangeformer.solvers.logdet_estimate import LogdetEstimate
+
+
+@dataclass(frozen=True)
+class Surrogates:
+    """Functions of A's parameters (and rhs) whose gradients are wanted; their values do not matter.
+
+    Attributes:
+        logdet: `(*batch)` with the gradient of log det A.
+        quadratic: `(*batch)` with that of rhs^T A^-1 rhs, or None.
+        probe_terms: `(*batch, m)` the stochastic part of `logdet` probe by probe, of which it holds the mean; None
+            where nothing is stochastic.
+    """
+
+    logdet: Float[Tensor, "*batch"]
+    quadratic: Float[Tensor, "*batch"] | None
+    probe_terms: Float[Tensor, "*batch m"] | None
 
 
 def logdet_surrogate(
@@ -19,7 +37,7 @@ def logdet_surrogate(
     *,
     solution: Float[Tensor, "*batch n k"] | None = None,
     rhs: Float[Tensor, "*batch n k"] | None = None,
-) -> tuple[Float[Tensor, "*batch"], Float[Tensor, "*batch"] | None]:
+) -> Surrogates:
     """Functions of A's parameters (and rhs) whose gradients are those of log det A and of rhs^T A^-1 rhs.
 
     One product carries all of it: the deflated directions and probes for the log-determinant, x for the quadratic form,
@@ -33,7 +51,7 @@ def logdet_surrogate(
         rhs: Right-hand sides, with their graph; None as `solution`.
 
     Returns:
-        The log-determinant's surrogate, and the quadratic form's or None.
+        Surrogates of the log-determinant and, if there is a solution, of the quadratic form.
     """
     deflated, right, beta = estimate.deflated, estimate.right, estimate.beta
     r, m = deflated.shape[-1], right.shape[-1]
@@ -41,9 +59,11 @@ def logdet_surrogate(
     quadratic = None
     if solution is not None and rhs is not None:
         quadratic = (2 * rhs * solution - solution * images[..., r + m :]).sum((-1, -2))
-    stochastic = (estimate.left * images[..., r : r + m]).sum((-1, -2))
+    products = estimate.left * images[..., r : r + m]
+    stochastic = products.sum((-1, -2))
+    probe_terms = m * products.sum(-2) if estimate.num_probes > 1 else None
     if not bool((beta != 0).any()):
-        return stochastic, quadratic
+        return Surrogates(stochastic, quadratic, probe_terms)
     removed = (deflated * images[..., :r]).sum((-1, -2))
     local = P.quadratic_of_rows(operator).sum(-1).to(removed.dtype)
-    return stochastic + beta.to(local.dtype) * (local - removed), quadratic
+    return Surrogates(stochastic + beta.to(local.dtype) * (local - removed), quadratic, probe_terms)

@@ -18,4 +18,10 @@ def trained_random_features() -> RandomFeatures:
         FileNotFoundError: If the weights are not installed.
         ValueError: If they are damaged.
     """
+    if not WEIGHTS.is_file():
+        raise FileNotFoundError(
+            f"The shipped random features are not installed: there is no file {str(WEIGHTS)!r}. Reinstall the package, "
+            "train them with `python -m sketching.pretrain --config sketch --out FILE` and load FILE, or use "
+            '`sketch="rangeformer-untrained"`.'
+        )
     return load(WEIGHTS)

@@ -174,3 +174,22 @@ def test_validation_of_values_is_kept():
     marginal._validate_args = True
     with settings.use_rangeformer(), pytest.raises(ValueError, match="support|shape|size"):
         marginal.log_prob(y[:-1])
+
+
+def test_the_error_of_the_gradient_is_measured_and_met_by_more_probes():
+    model = exact_gp(850)
+    with settings.use_rangeformer(gradient_rtol=10.0) as loose:
+        value_and_gradient(model)
+    (call,) = loose.report().calls
+    assert 0 < call.gradient_error < 10
+    wanted = call.gradient_error / 2
+    with settings.use_rangeformer(gradient_rtol=wanted) as tight:
+        _, gradient = value_and_gradient(model)
+    calls = tight.report().calls
+    assert len(calls) > 1
+    assert calls[-1].gradient_error <= wanted
+    _, exact, _ = truth(model)
+    assert (gradient - exact).norm() <= 4 * wanted * exact.norm() + 2e-2 * exact.norm()
+    with settings.use_rangeformer() as recorder:
+        value_and_gradient(model)
+    assert recorder.report().calls[0].gradient_error is None

@@ -5,6 +5,7 @@ import torch
 from helpers import normal, with_spectrum
 
 from rangeformer.autograd import Adjoint, ValueWithGradient, differentiable_no_further
+from rangeformer.results import ConvergenceWarning
 
 
 def test_the_adjoint_gives_the_gradient_of_a_solve():
@@ -15,6 +16,38 @@ def test_the_adjoint_gives_the_gradient_of_a_solve():
     assert torch.equal(out, value)
     (gradient,) = torch.autograd.grad(out.sum(), rhs)
     assert torch.allclose(gradient, torch.linalg.solve(A, torch.ones(20, 2, dtype=torch.float64)))
+
+
+def test_a_derivative_by_the_matrix_beyond_the_range_is_said_where_it_is_wanted():
+    A = with_spectrum(torch.logspace(-1, 0, 20, dtype=torch.float64)).requires_grad_()
+    value = 1e200 * torch.linalg.solve(A.detach(), normal(20, 2))
+
+    def solve(gradient):
+        return torch.linalg.solve(A.detach(), gradient)
+
+    out = Adjoint.apply(-A @ value, value, solve, True)
+    with pytest.warns(ConvergenceWarning, match="the derivative by the matrix lies beyond the range of torch.float64"):
+        torch.autograd.grad(out, A, grad_outputs=torch.full_like(out, 1e150), retain_graph=True)
+    # within the range, or where it is not wanted, nothing is said
+    (gradient,) = torch.autograd.grad(out, A, grad_outputs=torch.full_like(out, 1e90))
+    assert bool(gradient.isfinite().all())
+    rhs = normal(20, 2).requires_grad_()
+    out = Adjoint.apply(rhs - A.detach() @ value, value, solve)
+    (gradient,) = torch.autograd.grad(out, rhs, grad_outputs=torch.full_like(out, 1e150))
+    assert bool(gradient.isfinite().all())
+
+
+@pytest.mark.parametrize("size", [torch.inf, torch.nan])
+def test_an_incoming_gradient_that_is_not_finite_stays_so_in_its_column_alone(size):
+    A, rhs = with_spectrum(torch.logspace(-1, 0, 20, dtype=torch.float64)), normal(20, 2).requires_grad_()
+    value = torch.linalg.solve(A, rhs.detach())
+    out = Adjoint.apply(rhs - A @ value, value, lambda gradient: torch.linalg.solve(A, gradient))
+    incoming = torch.ones_like(out)
+    incoming[3, 0] = size
+    with pytest.warns(ConvergenceWarning, match="what reaches the solve is infinite or NaN"):
+        (gradient,) = torch.autograd.grad(out, rhs, grad_outputs=incoming)
+    assert bool(gradient[:, 0].isnan().all())
+    assert torch.allclose(gradient[:, 1], torch.linalg.solve(A, torch.ones(20, dtype=torch.float64)))
 
 
 def test_a_value_may_have_the_gradient_of_something_else():

@@ -104,6 +104,118 @@ def test_a_multiple_eigenvalue_is_found_as_often_as_it_occurs():
     )
 
 
+def repeated(n: int, copies: int, *, spread: float = 0.0) -> torch.Tensor:
+    """`copies` eigenvalues of 2 (within `spread`), the others between -1 and 1."""
+    cluster = 2 + spread * torch.linspace(0, 1, copies, dtype=torch.float64)
+    return torch.cat([torch.linspace(-1, 1, n - copies, dtype=torch.float64), cluster])
+
+
+def two_valued(n: int, copies: int) -> torch.Tensor:
+    return torch.cat([torch.ones(n - copies), torch.full((copies,), 5.0)]).double()
+
+
+MULTIPLE = {
+    "repeated": repeated(200, 100),
+    "cluster": repeated(200, 100, spread=1e-8),
+    "wide cluster": repeated(200, 100, spread=1e-5),
+    "two values": two_valued(200, 100),
+    "identity and low rank": two_valued(200, 80),
+    "just wider than the block": two_valued(200, 65),
+    "second largest": torch.cat([repeated(195, 100), torch.linspace(3, 4, 5).double()]),
+    "projector": torch.cat([torch.zeros(100), torch.ones(100)]).double(),
+    "pairs": torch.linspace(1, 2, 100, dtype=torch.float64).repeat_interleave(2),
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("name", MULTIPLE)
+def test_no_value_is_said_to_have_converged_where_copies_are_missing(name, dtype):
+    true = MULTIPLE[name]
+    A = with_spectrum(true, dtype=dtype)
+    orders = {"largest": -true, "smallest": true, "magnitude": -true.abs()}
+    for num_loops in (1, 2, 3, 4):
+        for which, key in orders.items():
+            k = min(100, 64 * num_loops)
+            with convergence_warnings_ignored():
+                pairs = rf.eigsh(A, k, which, num_loops=num_loops, rtol=1e-5)
+            values = pairs.values.double()
+            found = {"largest": -values, "smallest": values, "magnitude": -values.abs()}[which]
+            wrong = (found - key.sort().values[:k]).abs()
+            assert bool((wrong <= 2e-5 * true.abs().max())[pairs.converged].all()), (num_loops, which)
+            # each pair is one, whatever comes before it
+            assert bool((pairs.residual_norms <= 1e-5 * true.abs().max())[pairs.converged].all())
+        with convergence_warnings_ignored():
+            spectrum = rf.eigvalsh(A, num_loops=num_loops, rtol=1e-5)
+        wrong = (spectrum.value.double() - true.sort().values).abs()
+        assert bool((wrong <= 2e-5 * true.abs().max())[spectrum.converged].all()), num_loops
+    assert bool(spectrum.converged.all()), "a complete space is exact"
+
+
+def test_missing_copies_are_said_with_what_to_do():
+    A = with_spectrum(two_valued(200, 100))
+    with pytest.warns(rf.ConvergenceWarning, match="others may come: an eigenvalue occurs so often that 2 loops"):
+        pairs = rf.eigsh(A, 100, num_loops=2)
+    # exact pairs, but 36 of them are not the ones that were asked for
+    assert bool((pairs.residual_norms <= 1e-6 * 5).all())
+    assert torch.equal(pairs.converged, pairs.values > 4)
+    assert pairs.converged.sum() == 64
+    # and nothing of the kind where fewer copies than the block is wide are asked for
+    assert bool(rf.eigsh(with_spectrum(two_valued(200, 60)), 100, num_loops=2).converged.all())
+
+
+def test_copies_fewer_than_the_block_is_wide_are_counted_exactly():
+    true = torch.cat([torch.linspace(-1, 1, 400), torch.full((6,), 20.0), torch.full((5,), 30.0)]).double()
+    with pytest.warns(rf.ConvergenceWarning):
+        spectrum = rf.eigvalsh(with_spectrum(true), num_loops=5)
+    assert torch.allclose(spectrum.value[-11:], true[-11:])
+    assert bool(spectrum.converged[-11:].all())
+
+
+def powers(A: torch.Tensor, exponent: int) -> torch.Tensor:
+    """A times 2^exponent, which may leave the range in one step."""
+    half = exponent // 2
+    return A * 2.0**half * 2.0 ** (exponent - half)
+
+
+EXTREMES = [(torch.float64, e) for e in (-1040, -1021, -997, 997, 1022)]
+EXTREMES += [(torch.float32, e) for e in (-126, -110, 110, 125)]
+
+
+@pytest.mark.parametrize(("dtype", "exponent"), EXTREMES)
+@pytest.mark.parametrize("products", [False, True])
+def test_every_size_of_matrix(dtype, exponent, products):
+    A = powers(with_spectrum(torch.linspace(-1, 0.5, 30), dtype=dtype), exponent)
+    true = torch.linalg.eigvalsh(powers(A.double(), -exponent))
+    operator = rf.as_operator((lambda v: A @ v, (30, 30)), dtype=dtype) if products else A
+    spectrum, pairs = rf.eigvalsh(operator, rtol=1e-4), rf.eigsh(operator, 3, "magnitude", rtol=1e-4)
+    # below the normal numbers of the type its grid is what can be had
+    tolerance = max(1e-6 if dtype == torch.float32 else 1e-12, 2.0 ** (-1073 - exponent) if exponent < -1021 else 0.0)
+    assert bool(spectrum.converged.all())
+    assert bool(pairs.converged.all())
+    assert torch.allclose(powers(spectrum.value.double(), -exponent), true, rtol=0, atol=tolerance)
+    assert torch.allclose(powers(pairs.values.double(), -exponent), true[:3], rtol=0, atol=tolerance)
+
+
+@pytest.mark.parametrize("largest", [torch.finfo(torch.float32).max, torch.finfo(torch.float64).max])
+def test_eigenvalues_beyond_the_range_are_said(largest):
+    dtype = torch.float32 if largest < 1e100 else torch.float64
+    A = torch.full((100, 100), largest, dtype=dtype)
+    with pytest.warns(rf.ConvergenceWarning, match="an eigenvalue lies beyond the range of torch.float.*Divide `A`"):
+        pairs = rf.eigsh(A, 2)
+    assert pairs.converged.tolist() == [False, True]
+    with pytest.warns(rf.ConvergenceWarning, match="an eigenvalue lies beyond the range"):
+        assert not bool(rf.eigvalsh(A).converged[-1])
+
+
+@pytest.mark.parametrize(("dtype", "factor"), [(torch.float64, 2.0**1000), (torch.float32, 2.0**-120)])
+def test_members_of_a_batch_do_not_spoil_each_other(dtype, factor):
+    A = kernel(30, dtype=dtype)
+    together = rf.eigvalsh(torch.stack([A, factor * A, 3 * A]), rtol=1e-4)
+    assert bool(together.converged.all())
+    for i, x in enumerate((A, factor * A, 3 * A)):
+        assert torch.allclose(together.value[i], rf.eigvalsh(x, rtol=1e-4).value, rtol=1e-4, atol=0)
+
+
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [

@@ -79,6 +79,32 @@ def test_inverse_trace_at_the_ends_of_the_range(factor):
     assert torch.allclose(found.value * factor, torch.linalg.inv(A).trace())
 
 
+@pytest.mark.parametrize(("dtype", "exponent"), [(torch.float64, 1015), (torch.float64, -1010), (torch.float32, -118)])
+@pytest.mark.parametrize("products", [False, True])
+def test_every_size_of_matrix(dtype, exponent, products):
+    half = exponent // 2
+    A = conditioned(20, 10, dtype=dtype)
+    scaled = A * 2.0**half * 2.0 ** (exponent - half)
+    operator = rf.as_operator((lambda v: scaled @ v, (20, 20)), dtype=dtype) if products else scaled
+    for found, exact, power in (
+        (rf.trace(operator), A.double().trace(), exponent),
+        (rf.inverse_trace(operator), torch.linalg.inv(A.double()).trace(), -exponent),
+    ):
+        back = found.value.double() * 2.0 ** -(power // 2) * 2.0 ** -(power - power // 2)
+        assert bool(found.converged)
+        assert torch.allclose(back, exact, rtol=1e-4 if dtype == torch.float32 else 1e-9)
+
+
+def test_sums_beyond_the_range_are_said_and_partial_ones_do_not_matter():
+    largest = torch.finfo(torch.float64).max
+    with pytest.warns(rf.ConvergenceWarning, match="the trace lies beyond the range of torch.float64"):
+        assert not bool(rf.trace(largest * torch.eye(3, dtype=torch.float64)).converged)
+    alternating = torch.diag(largest * torch.tensor([1.0, 1.0, -1.0, -1.0], dtype=torch.float64))
+    assert rf.trace(alternating).value == 0
+    with pytest.warns(rf.ConvergenceWarning, match="the trace lies beyond the range"):
+        assert not bool(rf.inverse_trace(1e-310 * torch.eye(3, dtype=torch.float64)).converged)
+
+
 def test_messages():
     with pytest.raises(ValueError, match="`A` must be square"):
         rf.trace(normal(3, 4))

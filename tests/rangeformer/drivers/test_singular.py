@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from helpers import convergence_warnings_ignored, normal
+from helpers import convergence_warnings_ignored, normal, with_spectrum
 
 import rangeformer as rf
 from rangeformer.models.learned_krylov import LearnedKrylovConfig, LearnedKrylovModel
@@ -70,6 +70,38 @@ def test_batch_is_the_loop_over_it():
         together = rf.svdvals(A, model=NARROW, num_loops=2).value
         for i in range(2):
             assert torch.allclose(together[i], rf.svdvals(A[i], model=NARROW, num_loops=2).value)
+
+
+@pytest.mark.parametrize("num_loops", [2, 3, 4])
+@pytest.mark.parametrize("copies", [65, 150, 300])
+def test_no_value_is_said_to_have_converged_at_a_miscount(copies, num_loops):
+    for others in (torch.ones(400 - copies), torch.linspace(-1, 1, 400 - copies)):
+        true = torch.cat([others, torch.full((copies,), 2.0)]).double()
+        with convergence_warnings_ignored():
+            spectrum = rf.svdvals(with_spectrum(true), num_loops=num_loops)
+        wrong = (spectrum.value - true.abs().sort(descending=True).values).abs() > 4e-6
+        assert not bool((wrong & spectrum.converged).any())
+
+
+@pytest.mark.parametrize(("dtype", "exponent"), [(torch.float64, -1030), (torch.float64, 1020), (torch.float32, -120)])
+@pytest.mark.parametrize("shape", [(30, 12), (12, 30)])
+def test_every_size_of_matrix(shape, dtype, exponent):
+    half = exponent // 2
+    A = (normal(*shape) / 8).to(dtype) * 2.0**half * 2.0 ** (exponent - half)
+    exact = torch.linalg.svdvals(A.double() * 2.0**-half * 2.0 ** (half - exponent))
+    spectrum = rf.svdvals(torch.stack([normal(*shape, dtype=dtype), A]), rtol=1e-4)
+    assert bool(spectrum.converged.all())
+    tolerance = 1e-5 if dtype == torch.float32 else 1e-12
+    back = spectrum.value[1].double() * 2.0**-half * 2.0 ** (half - exponent)
+    assert torch.allclose(back, exact, rtol=0, atol=tolerance)
+    assert torch.allclose(spectrum.value[0], rf.svdvals(normal(*shape, dtype=dtype), rtol=1e-4).value, rtol=1e-5)
+
+
+def test_values_beyond_the_range_are_said():
+    A = torch.full((70, 40), torch.finfo(torch.float64).max, dtype=torch.float64)
+    with pytest.warns(rf.ConvergenceWarning, match="a singular value lies beyond the range of torch.float64"):
+        spectrum = rf.svdvals(A, 2)
+    assert spectrum.converged.tolist() == [False, True]
 
 
 def test_messages():

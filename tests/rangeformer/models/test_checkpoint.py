@@ -1,11 +1,13 @@
 """Checkpoints: what goes in comes out, and whatever is broken says so and what to do."""
 
+import hashlib
 import json
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
 import torch
+from checkpoint_examples import rewritten
 from pivoted_examples import pivot_columns
 from torch import nn
 
@@ -95,8 +97,6 @@ def test_broken_weights(saved, kind):
 
 
 def test_not_safetensors_under_a_matching_digest(saved):
-    import hashlib
-
     saved.write_bytes(b"not safetensors")
     card = read_card(saved)
     card["sha256"] = hashlib.sha256(b"not safetensors").hexdigest()
@@ -111,27 +111,62 @@ def test_not_safetensors_under_a_matching_digest(saved):
         ({"config": {"channels": 16, "num_heads": 2}}, "do not fit the configuration"),
         ({"config": {"unheard_of": 3}}, "do not fit the configuration"),
         ({"config": {"attention": "none"}}, "`attention` must be one of"),
-        ({"format": "rangeformer-99"}, "its format is 'rangeformer-99'"),
+        ({"config": {"channels": "wide"}}, "do not fit the configuration"),
+        ({"config": {"num_heads": 0}}, "do not fit the configuration"),
+        ({"config": None}, "do not fit the configuration"),
+        ({"model": ["RangeFormer"]}, r"its model is \['RangeFormer'\], this version knows"),
+        ({"model": "os.system"}, "its model is 'os.system', this version knows"),
+        ({"format": "rangeformer-99"}, "its format is 'rangeformer-99', .* later version .* update the package"),
+        ({"format": {"a": 1}}, "its format is {'a': 1}, this version reads"),
+        ({"sha256": None}, "does not carry the SHA-256 digest"),
+        ({"sha256": "../" * 22}, "does not carry the SHA-256 digest"),
     ],
 )
 def test_mismatched_card(saved, change, message):
+    rewritten(saved, lambda weights: weights)
     card_path(saved).write_text(json.dumps({**read_card(saved), **change}))
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=rf"(?s)model\.(json|safetensors).*{message}.*Restore the file"):
         load(saved)
 
 
-@pytest.mark.parametrize("text", ["", "{", "[1]", "null"])
+def test_a_configuration_that_fits_but_is_not_the_one_of_the_weights(saved):
+    """The number of loops changes no shape: only what the weights carry tells."""
+    card = read_card(saved)
+    card["config"]["num_loops"] += 1
+    card_path(saved).write_text(json.dumps(card))
+    with pytest.raises(ValueError, match=r"model\.json.*not those that the weights were saved with"):
+        load(saved)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[1]", "null", "[" * 100_000, '{"name": "of another program"}'])
 def test_broken_card(saved, text):
     card_path(saved).write_text(text)
     with pytest.raises(ValueError, match=r"model\.json.*Restore the file"):
         load(saved)
 
 
-def test_weights_that_are_not_finite(saved):
-    model = RangeFormer.untrained(SMALL)
-    model.slot_gains[0] = torch.nan
-    save(model, saved)
-    with pytest.raises(ValueError, match="not finite"):
+@pytest.mark.parametrize("value", [torch.nan, 1e300])
+def test_weights_that_are_not_finite_are_not_saved(saved, value):
+    before = saved.read_bytes()
+    model = RangeFormer.untrained(SMALL).double()
+    model.slot_gains[0] = value
+    with pytest.raises(ValueError, match=r"finite in float32. \['slot_gains'\] are not; nothing was written"):
+        save(model, saved)
+    assert saved.read_bytes() == before
+
+
+def test_folders_in_place_of_files(saved, tmp_path):
+    folder = tmp_path / "folder.safetensors"
+    folder.mkdir()
+    with pytest.raises(FileNotFoundError, match=r"only a folder .*folder\.safetensors"):
+        load(folder)
+    with pytest.raises(IsADirectoryError, match=r"folder\.safetensors' is a folder"):
+        save(RangeFormer.untrained(SMALL), folder)
+    with pytest.raises(ValueError, match=r"must be a \.safetensors file"):
+        load(tmp_path)
+    card_path(saved).unlink()
+    card_path(saved).mkdir()
+    with pytest.raises(FileNotFoundError, match=r"only a folder .*model\.json"):
         load(saved)
 
 

@@ -152,6 +152,106 @@ def test_the_pure_member_answers_through_the_same_door_and_needs_symmetry():
         rf.linear_solve(normal(20, 20), normal(20), method=DIRECT, model=pure)
 
 
+EXTREMES = [(torch.float64, e) for e in (-1021, -997, 997, 1020)]
+EXTREMES += [(torch.float32, e) for e in (-125, -110, 110, 124)]
+
+
+def powers(A: torch.Tensor, exponent: int) -> torch.Tensor:
+    """A times 2^exponent, which may leave the range in one step."""
+    half = exponent // 2
+    return A * 2.0**half * 2.0 ** (exponent - half)
+
+
+@pytest.mark.parametrize(("dtype", "exponent"), EXTREMES)
+@pytest.mark.parametrize("products", [False, True])
+@pytest.mark.parametrize("fallback", ["dense", None])
+def test_every_size_of_matrix(dtype, exponent, products, fallback):
+    A0, b = normal(20, 20, dtype=dtype) / 8 + torch.eye(20, dtype=dtype), normal(20, 2, dtype=dtype)
+    A, exact = powers(A0, exponent), torch.linalg.solve(A0.double(), b.double())
+    operator = rf.as_operator((lambda v: A @ v, (20, 20)), dtype=dtype) if products else A
+    for size in (exponent // 2, exponent):
+        options = {"method": DIRECT, "rtol": 1e-5, "fallback": fallback}
+        solution = rf.linear_solve(operator, powers(b, size), **options)
+        assert bool(solution.converged.all())
+        assert torch.allclose(powers(solution.value.double(), exponent - size), exact, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize(("dtype", "exponent"), EXTREMES)
+def test_log_determinants_of_every_size_of_matrix(dtype, exponent):
+    A = conditioned(20, 10, dtype=dtype)
+    scaled = powers(A, exponent)
+    exact = torch.linalg.slogdet(powers(scaled.double(), -exponent))[1] + 20 * exponent * torch.log(torch.tensor(2.0))
+    for operator in (scaled, rf.as_operator((lambda v: scaled @ v, (20, 20)), dtype=dtype)):
+        result = rf.logdet(operator, method=DIRECT)
+        assert bool(result.converged)
+        assert result.value.item() == pytest.approx(exact.item(), rel=1e-5)
+    together = rf.logdet(torch.stack([A, scaled, 3 * A]), method=DIRECT).value
+    assert together[1].item() == pytest.approx(exact.item(), rel=1e-5)
+    assert together[2].item() == pytest.approx(torch.linalg.slogdet(3 * A.double())[1].item(), rel=1e-5)
+
+
+def test_a_tiny_diagonal_under_large_entries_is_indefinite_and_no_error():
+    A = torch.tensor([[1e-300, 1.0], [1.0, 1e-300]], dtype=torch.float64)
+    with pytest.warns(rf.ConvergenceWarning, match="`A` is not positive definite"):
+        assert rf.logdet(A, method=DIRECT).value.isnan()
+    assert torch.allclose(rf.linear_solve(A, torch.ones(2).double(), method=DIRECT).value, torch.ones(2).double())
+
+
+@pytest.mark.parametrize(("matrix", "rhs"), [(1e-100, 1e250), (1e200, 1e-200)])
+def test_a_solution_beyond_the_range_is_said(matrix, rhs):
+    with pytest.warns(rf.ConvergenceWarning, match="a solution lies beyond the range of torch.float64.*Divide `rhs`"):
+        solution = rf.linear_solve(matrix * conditioned(20, 10), rhs * normal(20), method=DIRECT)
+    assert not bool(solution.converged)
+    assert solution.status is rf.Status.NOT_FINITE
+    assert torch.equal(solution.value, torch.zeros(20, dtype=torch.float64))
+    assert solution.residual_norms == pytest.approx(1)
+
+
+@pytest.mark.parametrize("factor", [1e-300, 1e300])
+def test_members_of_a_batch_do_not_spoil_each_other(factor):
+    A, b = torch.stack([conditioned(20, 10), conditioned(20, 10, seed=1), normal(20, 20)]), normal(3, 20, 2)
+    exact = torch.linalg.solve(A, b)
+    A[1] *= factor
+    solution = rf.linear_solve(A, b, method=DIRECT)
+    assert bool(solution.converged.all())
+    assert torch.allclose(solution.value[[0, 2]], exact[[0, 2]])
+    assert torch.allclose(solution.value[1] * factor, exact[1])
+
+
+@pytest.mark.parametrize("method", ["auto", "cg", "block-cg", DIRECT])
+@pytest.mark.parametrize("size", [-830, -530, 0, 530, 830])
+@pytest.mark.parametrize("own", [-830, -530, 0, 530, 830])
+def test_gradients_of_every_size_of_right_hand_side_and_loss(method, size, own):
+    A0, b0, w0 = conditioned(12, 20), normal(12, 3), normal(12, 3, seed=5)
+    X, G = torch.linalg.solve(A0, b0), torch.linalg.solve(A0, w0)
+    A, b, w = A0.clone().requires_grad_(), b0.clone(), w0.clone()
+    b[:, 0], w[:, 0] = b[:, 0] * 2.0**size, w[:, 0] * 2.0**own
+    b[:, 1], w[:, 2] = 0, 0
+    b.requires_grad_()
+    value = rf.linear_solve(A, b, method=method, rtol=1e-10).value
+    with convergence_warnings_ignored():
+        of_A, of_b = torch.autograd.grad(value, (A, b), grad_outputs=w)
+    assert torch.allclose(of_b[:, 0] * 2.0**-own, G[:, 0], rtol=1e-7)
+    assert torch.allclose(of_b[:, 1], G[:, 1], rtol=1e-7)
+    assert torch.equal(of_b[:, 2], torch.zeros_like(G[:, 2]))
+    if abs(size + own) < 900:
+        # only the first column gives anything: of each of the others one factor is zero
+        exact = -torch.outer(G[:, 0], X[:, 0]) * 2.0 ** (size + own)
+        assert torch.allclose(of_A, exact, rtol=1e-6, atol=1e-7 * float(exact.abs().max()))
+    assert not bool(of_A.isnan().any())
+
+
+def test_a_gradient_beyond_the_range_is_said():
+    A, b = conditioned(12, 20).requires_grad_(), (1e200 * normal(12)).requires_grad_()
+    value = rf.linear_solve(A, b, method=DIRECT).value
+    with pytest.warns(
+        rf.ConvergenceWarning, match="In the gradient: the derivative by the matrix lies beyond the range"
+    ):
+        of_A, of_b = torch.autograd.grad((value * 1e150).sum(), (A, b))
+    assert not bool(of_A.isfinite().all())
+    assert torch.allclose(of_b / 1e150, torch.linalg.solve(A, torch.ones(12, dtype=torch.float64)))
+
+
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
