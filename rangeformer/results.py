@@ -3,6 +3,7 @@
 import warnings
 from dataclasses import dataclass, replace
 from enum import Enum
+from typing import TypedDict
 
 from scipy.special import stdtrit
 
@@ -245,7 +246,15 @@ class Estimate(OfLoops):
     converged: Bool[Tensor, "*batch"]
 
 
-def costs(reads: Reads) -> dict[str, int]:
+class CostCounts(TypedDict):
+    """The fields of `Costs`."""
+
+    num_matvecs: int
+    num_passes: int
+    num_entries: int
+
+
+def costs(reads: Reads) -> CostCounts:
     """The cost counts as the keyword arguments of a result."""
     return {
         "num_matvecs": reads.matvecs,

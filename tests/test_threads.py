@@ -128,7 +128,8 @@ def traces():
 
 @check
 def samples():
-    drawn = rf.sample_gaussian(definite(), 4, generator=seeded()).value
+    drawn = rf.sample_gaussian(definite(), 4, generator=seeded())
+    assert drawn.shape == (4, 3, N)
     assert drawn.isfinite().all()
 
 
@@ -147,7 +148,7 @@ def models_that_answer_themselves():
 
 @check
 def sketches():
-    for sketch in ("rangeformer", "gaussian", "sampled-rows", "sparse-sign", "subsampled-trig"):
+    for sketch in ("rangeformer", "gaussian", "sampled-rows", "sparse-sign", "trig"):
         spectrum = 0.5 ** torch.arange(N, dtype=torch.float64)
         A = normal(ROWS, ROWS, seed=4)[:, :N] @ with_spectrum(spectrum)
         found = sketching.randomized_svd(A, 12, sketch=sketch)
@@ -158,7 +159,7 @@ def sketches():
     sketching.cur(A, 8)
     sketching.interpolative(A, 8)
     sketching.one_view_svd(A, 8)
-    close(sketching.xtrace(square, 60).value, square.trace(), 0.1)
+    assert abs(sketching.xtrace(square, 60).value / float(square.trace()) - 1) < 0.1
 
 
 def main() -> None:
@@ -181,6 +182,7 @@ def outcomes():
     code = f"import sys; sys.path[:0] = {[os.path.dirname(__file__), *filter(None, sys.path)]!r}\n"
     code += "import test_threads; test_threads.main()"
     environment = {key: value for key, value in os.environ.items() if not key.endswith("_NUM_THREADS")}
+    environment["OMP_WAIT_POLICY"] = "passive"  # threads that spin make this a hundred times slower on a busy machine
     try:
         done = subprocess.run(
             [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, env=environment, check=False

@@ -10,7 +10,7 @@ from rangeformer.models.learned_krylov import LearnedKrylovModel
 from rangeformer.models.looped_model import LoopedModel
 from rangeformer.models.scaled_operator import ScaledOperator, beyond_range
 from rangeformer.operators import MatrixOperator, as_operator
-from rangeformer.results import Estimate, Solution, costs, drop_column, warn_unconverged
+from rangeformer.results import CostCounts, Estimate, Solution, costs, drop_column, warn_unconverged
 from rangeformer.shapes import Float, Tensor
 from rangeformer.solvers.base import Stopping
 from rangeformer.solvers.choice import LearnedKrylov, canonical_fallback
@@ -178,7 +178,7 @@ def _estimate(
     num_loops: int,
     method: str,
     singular: str,
-    spent: dict[str, int],
+    spent: CostCounts,
     *,
     power: int,
 ) -> Estimate:
