@@ -69,9 +69,9 @@ def sum_over_spectrum(
         safe = torch.where(zero | negative, torch.ones_like(values), values) if pole else values
         value, error = spectral_sum(replace(found, ritz=replace(found.ritz, values=safe)), function, trace=trace)
         error = error + (found.counts * change(safe, rounding)).sum(-1)
-        if space.images.dtype != values.dtype:
-            # Products in a narrower type move every eigenvalue, at random.
-            moved = torch.finfo(space.images.dtype).eps * values.abs().amax(-1, keepdim=True)
+        if space.operator.dtype != values.dtype and not space.operator.has_entries:
+            # Products that cannot be made in float64 move every eigenvalue, at random.
+            moved = torch.finfo(space.operator.dtype).eps * values.abs().amax(-1, keepdim=True)
             error = error + (found.counts * change(safe, moved).square()).sum(-1).sqrt()
         return torch.where(negative.any(-1), torch.full_like(value, torch.nan), value), error, zero.any(-1)
 
