@@ -36,18 +36,31 @@ def refresh(block: SettingsBlock, model: ExactGP, *args: Tensor, **kwargs: objec
     with torch.no_grad(), suspended():
         prior = model._get_train_prior_distribution(list(model.train_inputs), **kwargs)
     current = prior.lazy_covariance_matrix
-    if not (_same(prior.loc, strategy.train_prior_dist.loc) and _same_kernel(current, known)):
+    same_mean = _same(prior.loc, strategy.train_prior_dist.loc)
+    if not (same_mean and _same_kernel(current, known) and _same_state(model.likelihood, strategy.likelihood)):
         model.prediction_strategy = None
 
 
 def _same_kernel(current: LinearOperator, known: LinearOperator) -> bool:
-    """Whether two lazy covariances have the same kernels, evaluated at the same inputs.
-
-    What the kernels' parameters are is not asked: both read them when they are evaluated.
-    """
-    if [*map(id, kernels_of(current))] != [*map(id, kernels_of(known))]:
+    """Whether two lazy covariances have the same kernels, or equal copies, evaluated at the same inputs."""
+    kernels = kernels_of(current), kernels_of(known)
+    if len(kernels[0]) != len(kernels[1]) or not all(map(_same_state, *kernels)):
         return False
     return all(_same(a, b) for a, b in zip(lazy_inputs_of(current), lazy_inputs_of(known), strict=True))
+
+
+def _same_state(first: torch.nn.Module, second: torch.nn.Module) -> bool:
+    """Whether two modules are one, or a copy with equal parameters and buffers, as models with fantasies hold."""
+    if first is second:
+        return True
+    states = first.state_dict(), second.state_dict()
+    if type(first) is not type(second) or states[0].keys() != states[1].keys():
+        return False
+    values = [(a, states[1][name]) for name, a in states[0].items()]
+    noises = getattr(first, "noise", None), getattr(second, "noise", None)  # fixed noise is in no state
+    if torch.is_tensor(noises[0]) and torch.is_tensor(noises[1]):
+        values.append(noises)
+    return all(_same(a, b) for a, b in values)
 
 
 def _same(first: Tensor, second: Tensor) -> bool:

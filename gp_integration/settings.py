@@ -147,14 +147,20 @@ class use_rangeformer:  # noqa: N801 - named like the settings of GPyTorch
         if self._options is not None:
             self._options.preconditioner()  # a missing or damaged checkpoint shows here, not in training
         patches.acquire()
-        recorder = block_state.push(self._options).recorder
-        self._entered.append(recorder)
+        try:
+            recorder = block_state.push(self._options).recorder
+            self._entered.append(recorder)
+        except BaseException:  # an interrupt here must not leave GPyTorch patched
+            patches.release()
+            raise
         return recorder
 
     def __exit__(self, *exception: object) -> bool:
         left = block_state.remove(self._entered)
-        self._entered = [recorder for recorder in self._entered if recorder is not left]
-        patches.release()
+        try:
+            self._entered = [recorder for recorder in self._entered if recorder is not left]
+        finally:
+            patches.release()
         return False
 
 

@@ -87,8 +87,9 @@ def remove(recorders: list[Recorder]) -> Recorder:
 @contextlib.contextmanager
 def suspended() -> Iterator[None]:
     """Run GPyTorch's own code: inside, no block is active."""
-    token = _innermost.set(None)
+    outer = _innermost.get()
     try:
+        _innermost.set(None)
         yield
     finally:
-        _innermost.reset(token)
+        _innermost.set(outer)

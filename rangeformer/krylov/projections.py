@@ -6,7 +6,7 @@ from dataclasses import replace
 import torch
 
 from rangeformer.krylov.ritz import Density, density, spectral_sum
-from rangeformer.krylov.search_space import GalerkinSpace
+from rangeformer.krylov.search_space import SearchSpace
 from rangeformer.operators import MatrixOperator
 from rangeformer.shapes import Float, Tensor
 
@@ -25,7 +25,7 @@ def jacobi_scale(operator: MatrixOperator) -> Float[Tensor, "*batch n"] | None:
     return torch.where(positive, diagonal, torch.ones_like(diagonal)).rsqrt()
 
 
-def density_of(space: GalerkinSpace, probes: Float[Tensor, "*batch n d"], *, dimension: int | None = None) -> Density:
+def density_of(space: SearchSpace, probes: Float[Tensor, "*batch n d"], *, dimension: int | None = None) -> Density:
     """The spectral density of symmetric S A S.
 
     Args:
@@ -39,7 +39,7 @@ def density_of(space: GalerkinSpace, probes: Float[Tensor, "*batch n d"], *, dim
 
 
 def sum_over_spectrum(
-    space: GalerkinSpace,
+    space: SearchSpace,
     probes: Tensor,
     function: Callable[[Tensor], Tensor],
     change: Callable[[Tensor, Tensor], Tensor],
@@ -83,7 +83,7 @@ def sum_over_spectrum(
     return value, error, zero
 
 
-def refined_solution(space: GalerkinSpace, rhs: Tensor, value: Tensor) -> Tensor:
+def refined_solution(space: SearchSpace, rhs: Tensor, value: Tensor) -> Tensor:
     """Solve again for what is left, with the stored factors and the residual recomputed from the solution."""
     residual = rhs - space.operator.matmul_precise(value)
     norms = torch.linalg.vector_norm(residual, dim=-2, keepdim=True)

@@ -39,7 +39,7 @@ class Ritz:
     residual_norms: Float[Tensor, "*batch m"]
 
 
-class GalerkinSpace:
+class SearchSpace:
     """V, orthonormal, and A S V.
 
     Args:

@@ -23,7 +23,7 @@ from torch import nn
 
 from rangeformer.krylov.projections import density_of, jacobi_scale, refined_solution, sum_over_spectrum
 from rangeformer.krylov.ritz import eigenvalues
-from rangeformer.krylov.search_space import GalerkinSpace
+from rangeformer.krylov.search_space import SearchSpace
 from rangeformer.models.block import Block, uniform_weights
 from rangeformer.models.looped_model import LoopedModel
 from rangeformer.models.scaled_operator import ScaledOperator
@@ -120,7 +120,7 @@ class LearnedKrylovModel(LoopedModel):
         num_loops: int | None = None,
         channels: int | None = None,
         generator: torch.Generator | None = None,
-    ) -> GalerkinSpace:
+    ) -> SearchSpace:
         """The space in which A x = rhs is solved, with what the model has learned about its start.
 
         Args:
@@ -140,7 +140,7 @@ class LearnedKrylovModel(LoopedModel):
             directions = self._propose(operator, rhs, scale, generator)
             count = min(start.shape[-1] // _SHARE, directions.shape[-1])
             start = torch.cat([start[..., :count] + directions[..., :count].to(start.dtype), start[..., count:]], -1)
-        space = GalerkinSpace(operator, scale=scale, generator=generator)
+        space = SearchSpace(operator, scale=scale, generator=generator)
         self._grow(space, torch.cat([space.scaled(rhs), start], -1), loops)
         return space
 
@@ -190,7 +190,7 @@ class LearnedKrylovModel(LoopedModel):
         *,
         num_loops: int | None = None,
         generator: torch.Generator | None = None,
-    ) -> GalerkinSpace:
+    ) -> SearchSpace:
         """The block Krylov space of A^T A started at A^T [rhs, Gaussian], within A's row space.
 
         Args:
@@ -200,7 +200,7 @@ class LearnedKrylovModel(LoopedModel):
             generator: Source of randomness; a fixed one if None.
         """
         generator = generator_or_default(generator, PROBES)
-        space = GalerkinSpace(operator, gram=True, generator=generator)
+        space = SearchSpace(operator, gram=True, generator=generator)
         self._grow(space, operator.rmatmul(torch.cat([rhs, self._block(rhs, generator)], -1)), num_loops)
         if space.is_complete and operator.dtype != torch.float64:
             space.refine()
@@ -214,7 +214,7 @@ class LearnedKrylovModel(LoopedModel):
         gram: bool = False,
         num_loops: int | None = None,
         generator: torch.Generator | None = None,
-    ) -> tuple[GalerkinSpace, Float[Tensor, "*batch n d"]]:
+    ) -> tuple[SearchSpace, Float[Tensor, "*batch n d"]]:
         """A space started at Gaussian probes, and the probes.
 
         Args:
@@ -225,7 +225,7 @@ class LearnedKrylovModel(LoopedModel):
             generator: Source of randomness; a fixed one if None.
         """
         generator = generator_or_default(generator, PROBES)
-        space = GalerkinSpace(operator, scale=scale, gram=gram, generator=generator)
+        space = SearchSpace(operator, scale=scale, gram=gram, generator=generator)
         nothing = torch.empty(*operator.batch_shape, operator.num_columns, 0, dtype=operator.dtype).to(operator.device)
         probes = self._block(nothing, generator)
         self._grow(space, probes, num_loops)
@@ -270,7 +270,7 @@ class LearnedKrylovModel(LoopedModel):
         drawn = torch.randn(m, count, generator=generator, dtype=torch.float64, device=generator.device)
         return drawn.to(rhs).expand(*rhs.shape[:-2], -1, -1)
 
-    def _grow(self, space: GalerkinSpace, start: Tensor, num_loops: int | None) -> None:
+    def _grow(self, space: SearchSpace, start: Tensor, num_loops: int | None) -> None:
         """Add `num_loops` blocks, or as many as there is room for."""
         space.expand(start)
         for _ in range((self.config.num_loops if num_loops is None else num_loops) - 1):

@@ -41,6 +41,7 @@ def test_posterior_of_single_and_batch_fantasies(kind, fixed_noise):
     torch.testing.assert_close(our_covariance, covariance, rtol=1e-6, atol=1e-9)
     report = recorder.report()
     assert report.num_calls("fantasies") == 1
+    assert {call.size for call in report.calls} == {N}, "all solves are with the training matrix"
     assert report.fallbacks == ()
     assert report.left_alone == {}
 

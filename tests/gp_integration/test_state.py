@@ -1,6 +1,7 @@
 """The stack of blocks of one thread."""
 
 import pytest
+from gpytorch.distributions import MultivariateNormal
 
 from gp_integration import state
 from gp_integration.options import BlockOptions
@@ -61,3 +62,19 @@ def test_its_repr_says_what_it_is():
     assert repr(block) == "use_rangeformer(rtol=0.0001, eval_rtol=0.0001), not active"
     with block:
         assert repr(block).endswith(", active")
+
+
+def test_an_interrupt_while_a_block_is_entered_leaves_nothing_patched(monkeypatch):
+    def interrupted(*args):
+        raise KeyboardInterrupt
+
+    before = MultivariateNormal.log_prob
+    with monkeypatch.context() as patch:
+        patch.setattr(state, "push", interrupted)
+        with pytest.raises(KeyboardInterrupt), use_rangeformer():
+            raise AssertionError("the block must not be entered")
+    assert MultivariateNormal.log_prob is before
+    assert state.current() is None
+    with use_rangeformer():
+        assert MultivariateNormal.log_prob is not before
+    assert MultivariateNormal.log_prob is before

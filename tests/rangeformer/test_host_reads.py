@@ -10,7 +10,7 @@ import torch
 
 from rangeformer.krylov.block_lanczos import BlockKrylov
 from rangeformer.krylov.conjugate_gradients import conjugate_gradients
-from rangeformer.krylov.search_space import GalerkinSpace
+from rangeformer.krylov.search_space import SearchSpace
 from rangeformer.operators import as_operator
 from rangeformer.preconditioners.pivoted import pivoted_cholesky
 from tests.helpers import kernel, normal, seeded
@@ -63,7 +63,7 @@ def test_a_block_krylov_space_is_read_once_a_loop():
 
 def test_a_galerkin_space_is_read_once_a_loop_and_draws_replacements_only_where_something_died(monkeypatch):
     operator = as_operator(kernel(120))
-    space = GalerkinSpace(operator, generator=seeded())
+    space = SearchSpace(operator, generator=seeded())
     drawn = []
     randn = torch.randn
     monkeypatch.setattr(torch, "randn", lambda *args, **kwargs: drawn.append(1) or randn(*args, **kwargs))
@@ -75,7 +75,7 @@ def test_a_galerkin_space_is_read_once_a_loop_and_draws_replacements_only_where_
             space.expand(space.reached())
     assert len(reads) == 5
     assert not drawn
-    dead = GalerkinSpace(operator, generator=seeded())
+    dead = SearchSpace(operator, generator=seeded())
     dead.expand(torch.cat([block[:, :2], block[:, :2]], -1))
     assert len(drawn) == 1
     assert dead.dimension == 4

@@ -135,6 +135,7 @@ def _congruence(M: Float[Tensor, "b n n"]) -> Float[Tensor, "b r n"]:
     for j in range(n):
         L[:, j:, j] = rest[:, j:, j] / rest[:, j : j + 1, j]
         rest = rest - rest[:, j, j].view(-1, 1, 1) * L[:, :, j : j + 1] * L[:, None, :, j]
-    H = torch.linalg.inv(L).mT
+    eye = torch.eye(n, dtype=M.dtype, device=M.device)
+    H = torch.linalg.solve_triangular(L, eye.expand_as(L), upper=False, unitriangular=True).mT
     D = (H.mT @ M @ H).diagonal(dim1=-2, dim2=-1)
     return torch.cat([D.unsqueeze(-2), H], -2)

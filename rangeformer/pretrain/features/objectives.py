@@ -62,7 +62,8 @@ def missed_energy(sketch: Float[Tensor, "b n r"], kernel: Float[Tensor, "b n n"]
     ridge = _RANGE_RIDGE * torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
     reached = kernel @ sketch
     inner = reached.mT @ reached / sketch.shape[-2]
-    captured = torch.linalg.solve(gram + ridge, inner).diagonal(dim1=-2, dim2=-1).sum(-1)
+    # Cholesky and not LU, which goes wrong for batches in torch 2.13 with several threads.
+    captured = torch.cholesky_solve(inner, torch.linalg.cholesky(gram + ridge)).diagonal(dim1=-2, dim2=-1).sum(-1)
     return (1 - captured / kernel.square().sum((-1, -2))).clamp_min(1e-6)
 
 

@@ -72,9 +72,7 @@ def test_the_value_at_any_size(size):
 def test_the_sign_of_an_indefinite_matrix(negative):
     A = torch.diag(torch.linspace(1, 2, 30, dtype=torch.float64))
     A[:negative] *= -1
-    with pytest.warns(
-        rf.ConvergenceWarning, match=r"The determinant has sign .* log \|det A\|"
-    ):
+    with pytest.warns(rf.ConvergenceWarning, match=r"The determinant has sign .* log \|det A\|"):
         result = rf.logdet(A)
     assert result.value.isnan()
     assert result.sign == (-1) ** negative

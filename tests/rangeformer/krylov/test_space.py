@@ -4,12 +4,12 @@ import pytest
 import torch
 from helpers import conditioned, normal, seeded
 
-from rangeformer.krylov.search_space import GalerkinSpace
+from rangeformer.krylov.search_space import SearchSpace
 from rangeformer.operators import as_operator
 
 
-def grown(A: torch.Tensor, start: torch.Tensor, num_loops: int, **options) -> GalerkinSpace:
-    space = GalerkinSpace(as_operator(A), generator=seeded(), **options)
+def grown(A: torch.Tensor, start: torch.Tensor, num_loops: int, **options) -> SearchSpace:
+    space = SearchSpace(as_operator(A), generator=seeded(), **options)
     space.expand(start)
     for _ in range(num_loops - 1):
         space.expand(space.reached())
@@ -131,7 +131,7 @@ def test_gradients_reach_start_and_scale():
     A, b = conditioned(15, 10), normal(15, 1)
 
     def residual(aux: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
-        space = GalerkinSpace(as_operator(A), scale=scale, generator=seeded())
+        space = SearchSpace(as_operator(A), scale=scale, generator=seeded())
         space.expand(torch.cat([space.scaled(b), aux], -1))
         space.expand(space.reached())
         return torch.linalg.vector_norm(b - A @ space.combine(space.minimal_residual(b)))

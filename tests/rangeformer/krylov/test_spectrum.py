@@ -5,12 +5,12 @@ from helpers import normal, seeded, with_spectrum
 
 from rangeformer.krylov.projections import density_of
 from rangeformer.krylov.ritz import Density, eigenvalues, spectral_sum
-from rangeformer.krylov.search_space import GalerkinSpace
+from rangeformer.krylov.search_space import SearchSpace
 from rangeformer.operators import as_operator
 
 
 def density(A: torch.Tensor, width: int, num_loops: int) -> Density:
-    space = GalerkinSpace(as_operator(A), generator=seeded())
+    space = SearchSpace(as_operator(A), generator=seeded())
     probes = normal(*A.shape[:-2], A.shape[-1], width, seed=5)
     space.expand(probes)
     for _ in range(num_loops - 1):
