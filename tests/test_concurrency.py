@@ -9,6 +9,8 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import gpytorch
+import linear_operator
 import numpy as np
 import pytest
 import torch
@@ -59,6 +61,18 @@ def steps(index: int, rtol: float) -> tuple:
             mean = predict(model, x).mean
         assert last_report() == inner.report()
     return (loss, gradient, mean), recorder.report(), inner.report()
+
+
+@pytest.fixture(autouse=True)
+def settings_of_gpytorch_as_they_were():
+    """GPyTorch keeps its settings in class attributes, which its own blocks in several threads may leave changed."""
+    names = ("_state", "_global_value", "_global_double_value", "_global_float_value", "_global_half_value")
+    everything = [one for module in (gpytorch.settings, linear_operator.settings) for one in vars(module).values()]
+    owners = [one for one in everything if isinstance(one, type)]
+    before = [(owner, name, vars(owner)[name]) for owner in owners for name in names if name in vars(owner)]
+    yield
+    for owner, name, value in before:
+        setattr(owner, name, value)
 
 
 def test_eight_threads_with_eight_tolerances():

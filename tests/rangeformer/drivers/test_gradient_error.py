@@ -7,9 +7,9 @@ from scipy.special import stdtrit
 
 import rangeformer as rf
 
-N, NUM_SEEDS = 300, 100
-# Binomial: of 100 draws at 90 %, fewer than 82 or more than 97 come once in two hundred times.
-FEWEST, MOST = 82, 98
+N, NUM_SEEDS = 300, 60
+# Binomial: of 60 draws at 90 %, fewer than 47 come once in two hundred times.
+FEWEST, MOST = 47, 59
 
 
 def kernel(scale: torch.Tensor) -> torch.Tensor:
