@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 import rangeformer as rf
+from rangeformer.validation import check_tolerance
 
 _FALLBACKS = ("cholesky", "raise")
 # An odd constant without structure (2^64 over the golden ratio) keeps the streams of nearby seeds apart.
@@ -37,8 +38,8 @@ class BlockOptions:
             value = getattr(self, name)
             if not (isinstance(value, int | float) and 0 < value < 1 and math.isfinite(value)):
                 raise ValueError(f"`{name}` must be a relative residual between 0 and 1. Got {value!r}.")
-        if self.gradient_rtol is not None and not 0 < self.gradient_rtol < math.inf:
-            raise ValueError(f"`gradient_rtol` must be a positive number or None. Got {self.gradient_rtol!r}.")
+        if self.gradient_rtol is not None:
+            check_tolerance("gradient_rtol", self.gradient_rtol)
         _check_count("num_columns", self.num_columns, minimum=0, optional=True)
         _check_count("num_neighbors", self.num_neighbors, minimum=0, optional=True)
         _check_count("num_probes", self.num_probes, minimum=1, optional=True)

@@ -52,9 +52,7 @@ def _tensor_of(name: str, data: Any) -> torch.Tensor:
         raise ValueError(f"`{name}` must have rows of one length. Got {error}.") from None
     if array.dtype.kind not in "biufc":
         raise TypeError(f"`{name}` must hold numbers. Got an array of {array.dtype}.")
-    if array.dtype.kind == "f" and array.dtype.itemsize > 8:
-        array = array.astype(np.float64)
-    if array.dtype.kind == "u":
+    if array.dtype.kind == "u" or (array.dtype.kind == "f" and array.dtype.itemsize > 8):
         array = array.astype(np.float64)
     if not array.dtype.isnative:
         array = array.astype(array.dtype.newbyteorder("="))
